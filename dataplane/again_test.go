@@ -164,7 +164,7 @@ func TestJudgingAgainAllocatesNothing(t *testing.T) {
 	frame := append(make([]byte, 12), forward...)
 	run := func() {
 		r.devices[vm4].Inject(0, frame)
-		if err := w.burst(vm4); err != nil {
+		if err := w.carryBurst(vm4); err != nil {
 			t.Fatal(err)
 		}
 		r.devices[vm1].Drain(0, nil)

@@ -153,7 +153,7 @@ func carryCapture(t *testing.T, name string) *outcome {
 		if !r.devices[from].Inject(0, append(make([]byte, tun.HeaderLen), f.ip...)) {
 			t.Fatalf("%s: packet %d of %d bytes does not fit", name, i+1, len(f.ip))
 		}
-		if err := r.engine.workers[0].burst(from); err != nil {
+		if err := r.engine.workers[0].carryBurst(from); err != nil {
 			t.Fatal(err)
 		}
 		out := 0 // more than one when others waited for it

@@ -60,7 +60,8 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c.worker = c.engine.workers[0]
 	c.worker.counters.Slots = &c.slots
 	for i := range o.Attachments {
-		c.worker.attach(&sink{c: c, to: i})
+		c.worker.attach()
+		c.worker.give(i, &sinkDevice{queue: sink{c: c, to: i}})
 	}
 	return c, nil
 }

@@ -251,7 +251,7 @@ func (f *feeder) carryOn(w *worker, bursts int) {
 				next = 0
 			}
 		}
-		if err := w.burst(f.c.from); err != nil {
+		if err := w.carryBurst(f.c.from); err != nil {
 			f.r.t.Error(err)
 		}
 		for _, d := range f.r.devices {

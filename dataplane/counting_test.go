@@ -50,7 +50,7 @@ func TestWorkersCountBurstsPacketsAndTheTimeTheyTake(t *testing.T) {
 	}
 	w := r.engine.workers[0]
 	for range 3 { // the third finds nothing
-		if err := w.burst(vm1); err != nil {
+		if err := w.carryBurst(vm1); err != nil {
 			t.Fatal(err)
 		}
 	}

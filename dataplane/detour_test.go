@@ -324,7 +324,7 @@ func TestPacketsOfRoutedFlowsAllocateNothing(t *testing.T) {
 		n := testing.AllocsPerRun(20, func() {
 			for i, l := range legs {
 				r.devices[l.from].Inject(0, frames[i])
-				if err := w.burst(l.from); err != nil {
+				if err := w.carryBurst(l.from); err != nil {
 					t.Fatal(err)
 				}
 				for _, d := range r.devices {

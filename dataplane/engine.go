@@ -206,7 +206,8 @@ func (e *Engine) Workers() int { return len(e.workers) }
 func (e *Engine) StuckWorkers(ctx context.Context) []int { return e.desks.Stuck(ctx) }
 
 // Attach gives the engine its devices, one for each attachment in order, each
-// with at least as many queues as there are workers. Call it once, before Run.
+// with a queue for each worker at least. A device with two for each has those of sparse flows behind the others, as
+// tun/steer fills them; they are read first. Call it once, before Run.
 func (e *Engine) Attach(devices []tun.Device) error {
 	now := *e.setting.Load()
 	if err := e.checkDevices(devices, len(now.ports)); err != nil {
@@ -217,9 +218,9 @@ func (e *Engine) Attach(devices []tun.Device) error {
 		now.ports[slot].device = devices[slot]
 	}
 	for _, w := range e.workers {
-		w.queues, w.takes, w.refusals = w.queues[:0], w.takes[:0], w.refusals[:0]
-		for _, d := range devices {
-			w.attach(d.Queues()[w.index])
+		for slot, d := range devices {
+			w.attach()
+			w.give(slot, d)
 		}
 	}
 	e.setting.Store(&now)

@@ -10,22 +10,29 @@ func (e *Engine) everyWorker(do func(*worker)) { e.desks.Everybody(func(i int) {
 func (w *worker) furnish(before, now []port) {
 	for slot := range now {
 		if slot == len(w.queues) {
-			w.attach(tun.ClosedQueue{})
+			w.attach()
 		}
 		p := &now[slot]
 		if w.counters.Attach(slot, p.Cells[w.index]) {
 			w.forgetSlow(slot) // its lane counts
 		}
 		if p.device != nil && (slot >= len(before) || before[slot].device != p.device) {
-			w.give(slot, p.device.Queues()[w.index])
+			w.give(slot, p.device)
 		}
 	}
 }
 
-// give gives a slot a queue.
-func (w *worker) give(slot int, q tun.Queue) {
+// give gives a slot the worker's queues of a device; nil: none.
+func (w *worker) give(slot int, d tun.Device) {
 	w.forgetSlow(slot)
-	w.queues[slot], w.takes[slot], w.refusals[slot] = q, q.Offload(), 0
+	w.queues[slot], w.sparse[slot] = tun.ClosedQueue{}, nil
+	if d != nil {
+		queues, workers := d.Queues(), len(w.engine.counters)
+		if w.queues[slot] = queues[w.index]; len(queues) >= 2*workers {
+			w.sparse[slot] = queues[workers+w.index]
+		}
+	}
+	w.takes[slot], w.refusals[slot] = w.queues[slot].Offload(), 0
 }
 
 // Freeze has no worker read from what is attached at a slot, or write to it. What it has sent waits in its device; what
@@ -35,7 +42,7 @@ func (e *Engine) Freeze(slot int) {
 		if w.poller != nil {
 			w.lost(slot, w.poller.Remove(slot))
 		}
-		w.give(slot, tun.ClosedQueue{})
+		w.give(slot, nil)
 	})
 }
 
@@ -46,9 +53,9 @@ func (e *Engine) Thaw(slot int) {
 		return
 	}
 	e.everyWorker(func(w *worker) {
-		w.give(slot, d.Queues()[w.index])
+		w.give(slot, d)
 		if w.poller != nil {
-			w.lost(slot, w.poller.Add(slot, w.queues[slot]))
+			w.lost(slot, w.poller.Add(slot, w.queues[slot], w.sparse[slot]))
 		}
 	})
 }
@@ -60,7 +67,7 @@ func (w *worker) settle(before, now []port) {
 			continue
 		}
 		if now[slot].device == nil {
-			w.give(slot, tun.ClosedQueue{})
+			w.give(slot, nil)
 		}
 		if w.poller != nil {
 			w.lost(slot, w.poller.Remove(slot))
@@ -71,7 +78,7 @@ func (w *worker) settle(before, now []port) {
 	}
 	for slot := range now {
 		if d := now[slot].device; d != nil && (slot >= len(before) || before[slot].device != d) {
-			w.lost(slot, w.poller.Add(slot, w.queues[slot]))
+			w.lost(slot, w.poller.Add(slot, w.queues[slot], w.sparse[slot]))
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (r *rig) send(from int, p []byte) (to int, drop string) {
 	if !r.devices[from].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
 		r.t.Fatal("memory device is full")
 	}
-	if err := r.engine.workers[0].burst(from); err != nil {
+	if err := r.engine.workers[0].carryBurst(from); err != nil {
 		r.t.Fatal(err)
 	}
 	to = -1

@@ -144,7 +144,7 @@ func (r *rig) inject(from, to int, packets ...[]byte) (out []string) {
 			r.t.Fatal("memory device is full")
 		}
 	}
-	if err := r.engine.workers[0].burst(from); err != nil {
+	if err := r.engine.workers[0].carryBurst(from); err != nil {
 		r.t.Fatal(err)
 	}
 	r.devices[to].Drain(0, func(frame []byte) { out = append(out, string(frame[tun.HeaderLen:])) })
@@ -254,7 +254,7 @@ func TestFragmentsOfOneDatagramMayComeInOnSeveralWorkers(t *testing.T) {
 			}
 			for i, p := range packettest.Fragments(packettest.UDP(f.query()), 1, 16, 16, 8) {
 				memory[vm1].Inject(i%2, append(make([]byte, tun.HeaderLen), p...))
-				if err := e.workers[i%2].burst(vm1); err != nil {
+				if err := e.workers[i%2].carryBurst(vm1); err != nil {
 					t.Fatal(err)
 				}
 				if n := memory[internet].Drain(i%2, nil); n != 1 {
@@ -270,7 +270,7 @@ func TestAFragmentIsNoSuperpacket(t *testing.T) {
 	header := make([]byte, tun.HeaderLen)
 	(&tun.Header{GSOType: tun.GSOUDPL4, GSOSize: 8}).Encode((*[tun.HeaderLen]byte)(header))
 	r.devices[vm1].Inject(0, append(header, packettest.Fragments(packettest.UDP(families[0].query()), 1, 24)[0]...))
-	if err := r.engine.workers[0].burst(vm1); err != nil {
+	if err := r.engine.workers[0].carryBurst(vm1); err != nil {
 		t.Fatal(err)
 	}
 	if n := r.engine.Drops()[packet.DropOffload]; n != 1 {

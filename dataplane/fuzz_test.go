@@ -114,6 +114,10 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 		r = newOracleRig(t, devices, policy)
 	}
 	w := r.engine.workers[0]
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
 	next, sent := 0, uint64(0)
 	ready := make([]int, 1)
 	run := func() {

@@ -48,7 +48,7 @@ func (r *rig) burst(from int, frames [][]byte) (out [][][]byte) {
 			r.t.Fatal("memory device is full")
 		}
 	}
-	if err := r.engine.workers[0].burst(from); err != nil {
+	if err := r.engine.workers[0].carryBurst(from); err != nil {
 		r.t.Fatal(err)
 	}
 	for _, d := range r.devices {
@@ -213,11 +213,11 @@ func TestPacketsOfATrainThatHasNoRoomAreDroppedEachByItself(t *testing.T) {
 	for _, f := range others {
 		r.devices[vm1].Inject(0, f)
 	}
-	r.engine.workers[0].burst(vm1)
+	r.engine.workers[0].carryBurst(vm1)
 	for _, f := range datagrams(30) {
 		r.devices[vm1].Inject(0, f)
 	}
-	r.engine.workers[0].burst(vm1)
+	r.engine.workers[0].carryBurst(vm1)
 	if got := r.engine.Drops()[packet.DropTransmit]; got != 30 {
 		t.Errorf("%d drops, want 30", got)
 	}
@@ -236,7 +236,7 @@ func TestGatheringAllocatesNothing(t *testing.T) {
 		for _, f := range frames {
 			r.devices[vm1].Inject(0, f)
 		}
-		r.engine.workers[0].burst(vm1)
+		r.engine.workers[0].carryBurst(vm1)
 		for _, d := range r.devices {
 			d.Drain(0, nil)
 		}
@@ -259,7 +259,7 @@ func BenchmarkGather(b *testing.B) {
 				for _, f := range frames {
 					r.devices[vm1].Inject(0, f)
 				}
-				r.engine.workers[0].burst(vm1)
+				r.engine.workers[0].carryBurst(vm1)
 				r.devices[vm4].Drain(0, nil)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(frames)), "ns/packet")

@@ -39,7 +39,7 @@ func TestHostile21RandomFrames(t *testing.T) {
 				continue
 			}
 			sent++
-			if err := r.engine.workers[0].burst(from); err != nil {
+			if err := r.engine.workers[0].carryBurst(from); err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range r.devices {

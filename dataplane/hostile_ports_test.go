@@ -23,7 +23,7 @@ func (r *rig) sendAll(vm int, src, dst string, last int) uint64 {
 			r.t.Fatal("memory device is full")
 		}
 		if sport%burstPackets == 0 || sport == last {
-			if err := r.engine.workers[0].burst(vm); err != nil {
+			if err := r.engine.workers[0].carryBurst(vm); err != nil {
 				r.t.Fatal(err)
 			}
 			r.devices[internet].Drain(0, nil)

@@ -161,7 +161,7 @@ func (r *oracleRig) flush() {
 		return
 	}
 	before := r.engine.Flows().Stats()
-	if err := r.engine.workers[0].burst(r.from); err != nil {
+	if err := r.engine.workers[0].carryBurst(r.from); err != nil {
 		r.t.Fatal(err)
 	}
 	after := r.engine.Flows().Stats()

@@ -33,6 +33,10 @@ func TestAPanicCostsOnePacket(t *testing.T) {
 	log := &logringtest.Buffer{}
 	r.engine.log = slog.New(slog.NewTextHandler(log, nil))
 	w := r.engine.workers[0]
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
 	const poison, packets = 1007, 12
 	w.queues[vm2] = &faulty{Queue: w.queues[vm2], port: poison}
 	turn := func() (arrived int) {

@@ -272,7 +272,7 @@ func TestCountersAddUp(t *testing.T) {
 	header := make([]byte, tun.HeaderLen)
 	(&tun.Header{GSOType: tun.GSOTCPv4, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
 	r.devices[vm1].Inject(0, append(header, super...))
-	if err := r.engine.workers[0].burst(vm1); err != nil {
+	if err := r.engine.workers[0].carryBurst(vm1); err != nil {
 		t.Fatal(err)
 	}
 	want := counter.Rule{Hits: 1, Packets: 3, Bytes: uint64(payload + 3*40)}
@@ -323,7 +323,7 @@ func TestASuperpacketMustBeWhatItsHeaderClaims(t *testing.T) {
 			header := make([]byte, tun.HeaderLen)
 			(&tun.Header{GSOType: tt.kind, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
 			r.devices[vm1].Inject(0, append(header, tt.packet...))
-			if err := r.engine.workers[0].burst(vm1); err != nil {
+			if err := r.engine.workers[0].carryBurst(vm1); err != nil {
 				t.Fatal(err)
 			}
 			if n := r.engine.Drops()[packet.DropOffload]; n != 1 {

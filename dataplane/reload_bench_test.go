@@ -145,7 +145,7 @@ func (l *reloadLoad) answer() {
 	w.queues[vm1] = answers
 	for left := l.live; left > 0; left -= burstPackets {
 		answers.left = min(burstPackets, left)
-		if err := w.burst(vm1); err != nil {
+		if err := w.carryBurst(vm1); err != nil {
 			l.b.Fatal(err)
 		}
 	}

@@ -85,7 +85,7 @@ func (c *comings) carries(from, to int, frame []byte) bool {
 	if !c.attached[from].Inject(0, frame) {
 		c.t.Fatal("memory device is full")
 	}
-	if err := c.engine.workers[0].burst(slices.Index(c.order, from)); err != nil {
+	if err := c.engine.workers[0].carryBurst(slices.Index(c.order, from)); err != nil {
 		c.t.Fatal(err)
 	}
 	return c.attached[to].Drain(0, nil) == 1
@@ -163,7 +163,7 @@ func TestRulesCountOnWithFewerWorkers(t *testing.T) {
 	if !first.attached[0].Inject(1, numbered(0, 1)) {
 		t.Fatal("memory device is full")
 	}
-	if err := first.engine.workers[1].burst(0); err != nil {
+	if err := first.engine.workers[1].carryBurst(0); err != nil {
 		t.Fatal(err)
 	}
 	const hits = "hits of nsg1 Inbound everything"

@@ -91,8 +91,9 @@ func crowdUnder(b testing.TB, policy *policy.Set, n, limit int, sources ...*sour
 		b.Fatal(err)
 	}
 	for i, w := range e.workers {
-		for range figureSpecs {
-			w.attach(sources[i])
+		for slot := range figureSpecs {
+			w.attach()
+			w.queues[slot], w.takes[slot] = sources[i], sources[i].Offload()
 		}
 	}
 	sources[0].next = inOrder(n)
@@ -107,7 +108,7 @@ func crowdUnder(b testing.TB, policy *policy.Set, n, limit int, sources ...*sour
 
 func burst(b testing.TB, w *worker, s *source, packets int) {
 	s.left = packets
-	if err := w.burst(internet); err != nil {
+	if err := w.carryBurst(internet); err != nil {
 		b.Fatal(err)
 	}
 }

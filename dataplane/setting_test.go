@@ -45,7 +45,7 @@ func (c *comings) carry(from, to int, slot int) int {
 	if !c.attached[from].Inject(0, numbered(from, to)) {
 		c.t.Fatal("memory device is full")
 	}
-	if err := c.engine.workers[0].burst(slot); err != nil {
+	if err := c.engine.workers[0].carryBurst(slot); err != nil {
 		c.t.Fatal(err)
 	}
 	return c.attached[to].Drain(0, nil)
@@ -192,7 +192,7 @@ func TestAPacketFromAVacantSlotIsDropped(t *testing.T) {
 	w.queues[slot] = queue // as for a worker that has read before it heard of it
 	old.Inject(0, numbered(2, 1))
 	old.Inject(0, framed(packettest.UDP(packettest.Spec{Src: "203.0.113.10", Dst: movingAddress(1), SrcPort: 1000, DstPort: 2000})))
-	if err := w.burst(slot); err != nil {
+	if err := w.carryBurst(slot); err != nil {
 		t.Fatal(err)
 	}
 	if n := c.attached[1].Drain(0, nil); n != 0 {

@@ -64,7 +64,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 			}
 		}
 		woken, before := r.engine.clock(), w.counters.Packets()
-		if err := w.burst(vm1); err != nil {
+		if err := w.carryBurst(vm1); err != nil {
 			t.Fatal(err)
 		}
 		w.timeWrites(r.engine.clock()-woken, w.counters.Packets()-before)
@@ -150,7 +150,7 @@ func (s *slowRig) turn() (arrived int) {
 		}
 	}
 	woken, before := s.engine.clock(), s.w.counters.Packets()
-	if err := s.w.burst(vm1); err != nil {
+	if err := s.w.carryBurst(vm1); err != nil {
 		s.t.Fatal(err)
 	}
 	s.w.timeWrites(s.engine.clock()-woken, s.w.counters.Packets()-before)

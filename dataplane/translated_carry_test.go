@@ -122,7 +122,7 @@ func BenchmarkSharedPort(b *testing.B) {
 				for _, f := range frames {
 					r.devices[vm4].Inject(0, f)
 				}
-				if err := w.burst(vm4); err != nil {
+				if err := w.carryBurst(vm4); err != nil {
 					b.Fatal(err)
 				}
 				r.devices[internet].Drain(0, nil)

@@ -87,7 +87,7 @@ func (r *rig) pass(from int, frame []byte) (out frameOut) {
 	if !r.devices[from].Inject(0, frame) {
 		r.t.Fatal("memory device is full")
 	}
-	if err := r.engine.workers[0].burst(from); err != nil {
+	if err := r.engine.workers[0].carryBurst(from); err != nil {
 		r.t.Fatal(err)
 	}
 	out.at = -1

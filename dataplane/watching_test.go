@@ -122,7 +122,7 @@ func TestEveryFragmentIsSeenOnceAndWhenItIsDecided(t *testing.T) {
 	fragments := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 2, Payload: 300}), 7, 64, 64)
 	inject := func(i int) {
 		r.devices[vm1].Inject(0, append(make([]byte, tun.HeaderLen), fragments[i]...))
-		if err := r.engine.workers[0].burst(vm1); err != nil {
+		if err := r.engine.workers[0].carryBurst(vm1); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -19,14 +18,17 @@ import (
 
 const (
 	// burstPackets bounds how many packets a worker takes from one queue before it
-	// looks at the next.
-	burstPackets = 64
+	// looks at those of sparse flows, and maxBursts how often before it looks at the next.
+	burstPackets, maxBursts = 64, 4
+	// yieldBytes are what a worker carries before whoever else waits for its processor may run: the receivers, perhaps.
+	// Less costs throughput where all processors are busy, more costs those who wait: see test/bench/README.md.
+	yieldBytes = 1 << 20
 	// bufferLen holds the largest packet that a TUN can give.
 	bufferLen = tun.HeaderLen + 65_535
 	// groupPackets bounds a group, the packets that are read before the first of them is
 	// decided: enough for their flows' cache misses to overlap. waitingBytes bounds a group
 	// and what waits in trains, so that it is in the cache still when it is written: a
-	// large superpacket ends both.
+	// large superpacket ends both, and the burst.
 	groupPackets = 16
 	waitingBytes = 32 << 10
 )
@@ -48,6 +50,7 @@ type worker struct {
 	engine   *Engine
 	index    int
 	queues   []tun.Queue // by slot
+	sparse   []tun.Queue // by slot: what is read first, the queue of sparse flows; nil: there is none
 	flows    *conntrack.Worker
 	counters *counter.Set
 	strict   bool
@@ -73,6 +76,9 @@ type worker struct {
 	watchers *watch.WatcherList // of the burst; nil: nobody watches
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
 	watched int64
+
+	few     []int // attachments whose queues of sparse flows are ready
+	carried int   // bytes since the last yield
 
 	trains   trains
 	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
@@ -102,21 +108,27 @@ func newWorker(e *Engine, index int) *worker {
 	return w
 }
 
-// attach gives the worker the next attachment's queue.
-func (w *worker) attach(q tun.Queue) {
-	w.queues, w.takes, w.refusals = append(w.queues, q), append(w.takes, q.Offload()), append(w.refusals, 0)
+// attach makes room for the next slot, whose queue is closed.
+func (w *worker) attach() {
+	w.queues, w.sparse, w.takes, w.refusals = append(w.queues, tun.ClosedQueue{}), append(w.sparse, nil), append(w.takes, tun.Off), append(w.refusals, 0)
 	w.suspects, w.outlets = append(w.suspects, false), append(w.outlets, outlet{})
 }
 
+// open watches all queues.
 func (w *worker) open() (err error) {
 	w.errands.Change(func() bool {
-		queues := slices.Clone(w.queues)
-		for slot := range queues {
-			if queues[slot] == (tun.ClosedQueue{}) {
-				queues[slot] = nil
+		if w.poller, err = tun.NewPoller(); err != nil {
+			return false
+		}
+		for slot, q := range w.queues {
+			if err == nil && q != (tun.ClosedQueue{}) {
+				err = w.poller.Add(slot, q, w.sparse[slot])
 			}
 		}
-		w.poller, err = tun.NewPoller(queues)
+		if err != nil {
+			err = errors.Join(err, w.poller.Close())
+			w.poller = nil
+		}
 		return err == nil
 	})
 	return err
@@ -150,7 +162,7 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		var err error
 		w.flows.Park()
-		ready, err = w.poller.Wait(-1, ready[:0])
+		ready, w.few, err = w.poller.Wait(-1, ready, w.few)
 		w.flows.Unpark()
 		if err != nil {
 			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
@@ -161,24 +173,32 @@ func (w *worker) run(ctx context.Context) error {
 		if err := w.turn(ready); err != nil {
 			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
 		}
+		if w.carried >= yieldBytes {
+			w.carried = 0
+			tun.Yield()
+		}
 	}
 }
 
-// turn carries a burst from each attachment that is ready. After a panic those that were left are ready still.
+// turn carries a burst from each attachment that is ready, and what sparse flows have sent between any two. After a panic
+// those that were left are ready still.
 func (w *worker) turn(ready []int) error {
 	defer w.survive()
 	woken, before := w.engine.clock(), w.counters.Packets()
 	if w.index == resetter && len(w.engine.silent) > 0 {
 		w.sendResets()
 	}
+	err := w.serveSparse()
 	for _, attachment := range ready {
-		if err := w.burst(attachment); err != nil {
-			// The device went away, with its namespace perhaps. The others go on.
-			w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(attachment), "worker", w.index, "error", err)
-			if err := w.poller.Remove(attachment); err != nil {
-				return err
-			}
+		for more, bursts := true, 0; more && bursts < maxBursts; bursts++ {
+			var failed error
+			more, failed = w.serve(attachment, w.queues[attachment])
+			w.few = w.poller.Sparse(w.few)
+			err = errors.Join(err, failed, w.serveSparse())
 		}
+	}
+	if err != nil {
+		return err
 	}
 	took := w.engine.clock() - woken
 	w.counters.Worked(took)
@@ -186,21 +206,39 @@ func (w *worker) turn(ready []int) error {
 	return nil
 }
 
-// burst carries what waits on an attachment's queue, up to burstPackets, in groups. The
+// serveSparse carries a burst from each queue of sparse flows that is ready.
+func (w *worker) serveSparse() (err error) {
+	for _, attachment := range w.few {
+		_, failed := w.serve(attachment, w.sparse[attachment])
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// serve carries a burst from a queue of an attachment, or stops watching a device that went away, with its namespace
+// perhaps. The others go on.
+func (w *worker) serve(attachment int, queue tun.Queue) (more bool, err error) {
+	more, err = w.burst(attachment, queue)
+	if err == nil {
+		return more, nil
+	}
+	w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(attachment), "worker", w.index, "error", err)
+	return false, w.poller.Remove(attachment)
+}
+
+// burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
 // clock is taken once. The snapshot is taken behind each group's reading: whoever sends a packet
 // after a reload has returned must not meet the old policy.
-func (w *worker) burst(attachment int) error {
+func (w *worker) burst(attachment int, queue tun.Queue) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
 	w.fenced = w.engine.isFenced(w.time)
 	w.beginWatch()
-	queue := w.queues[attachment]
-	var err error
-	left := burstPackets
-	for left > 0 && err == nil {
+	took := 0
+	for full := false; !full && err == nil; {
 		var n int
-		n, err = w.read(queue, min(left, groupPackets))
-		left -= n
+		n, err = w.read(queue, min(burstPackets-took, groupPackets))
+		took += n
 		s := w.engine.snapshot.Load()
 		from := s.Attachments[attachment]
 		group := w.group[:n]
@@ -211,19 +249,18 @@ func (w *worker) burst(attachment int) error {
 			w.passage.carry(s, from, &group[w.at])
 		}
 		w.grouped = 0
-		if w.used > waitingBytes || left == 0 || err != nil {
-			w.sendTrains()
-			w.used = 0
-		}
+		full = took == burstPackets || w.used > waitingBytes
 	}
+	w.sendTrains()
+	w.carried, w.used = w.carried+w.used, 0
 	w.endWatch()
-	w.counters.Took(burstPackets - left)
+	w.counters.Took(took)
 	w.counters.Flush()
 	w.flows.Quiesce()
-	if err == nil || errors.Is(err, tun.ErrAgain) {
-		return nil
+	if errors.Is(err, tun.ErrAgain) {
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // read fills the first slots of the group with up to most packets.

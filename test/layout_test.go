@@ -23,7 +23,8 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet": {},
 	"ruleset":          {},
-	"tun":              {"dataplane/packet", "tun/folder"}, // of packet the offsets of headers
+	"tun":              {"dataplane/packet", "tun/folder", "tun/steer"}, // of packet the offsets of headers
+	"tun/steer":        nil,
 	"tun/folder":       {},
 	// The programs before interfaces that exist; of tun namespaces and the devices that outlive a process.
 	"tun/intercept": {"tun"},

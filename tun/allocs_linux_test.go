@@ -21,7 +21,7 @@ func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
 			q, payload, buf, ready := d.Queues()[0], make([]byte, 100), make([]byte, BufferLen), make([]int, 0, 1)
 			checkAllocs(t, func() {
 				conn.Write(payload)
-				ready, _ = p.Wait(-1, ready)
+				ready, _, _ = p.Wait(-1, ready, nil)
 				n, err := q.Read(buf)
 				if err != nil || q.Write(buf[:n]) != nil {
 					t.Fatal("not passed")
@@ -29,7 +29,7 @@ func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
 				for err == nil { // what the kernel may answer
 					_, err = q.Read(buf)
 				}
-				ready, _ = p.Wait(0, ready)
+				ready, _, _ = p.Wait(0, ready, nil)
 			})
 		})
 	}

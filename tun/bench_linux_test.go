@@ -13,14 +13,14 @@ func BenchmarkPollerWait(b *testing.B) {
 		queues[5].inject()
 		b.ReportAllocs()
 		for b.Loop() {
-			ready, _ = p.Wait(-1, ready)
+			ready, _, _ = p.Wait(-1, ready, nil)
 		}
 	})
 	b.Run("nothing ready, without blocking", func(b *testing.B) {
 		p := newPoller(b, asQueues(newEventQueues(b, 8)))
 		b.ReportAllocs()
 		for b.Loop() {
-			ready, _ = p.Wait(0, ready)
+			ready, _, _ = p.Wait(0, ready, nil)
 		}
 	})
 	b.Run("woken by the same goroutine", func(b *testing.B) {
@@ -28,7 +28,7 @@ func BenchmarkPollerWait(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			p.Wake()
-			ready, _ = p.Wait(-1, ready)
+			ready, _, _ = p.Wait(-1, ready, nil)
 		}
 	})
 }

@@ -154,6 +154,10 @@ type Config struct {
 	MTU int
 	// Queues is the number of queues, one for each worker; 0 means 1.
 	Queues int
+	// Steer has the second half of the queues be those of sparse flows: one for each worker too. See tun/steer.
+	Steer bool
+	// Warn is told what works less well than asked for, before Open returns; nil: nobody is.
+	Warn func(error) `json:"-"`
 	// Offload is the level to try for; the zero value is Auto.
 	Offload Offload
 	// Routes through this device, such as 0.0.0.0/0. IPv6 ones need an IPv6 address.
@@ -195,6 +199,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Queues < 0 || c.Queues > MaxQueues {
 		return c, c.errorf("%w: %d queues: must be 1 to %d", ErrConfig, c.Queues, MaxQueues)
+	}
+	if c.Steer && c.Queues%2 != 0 {
+		return c, c.errorf("%w: %d queues: must be two for each worker where they are steered", ErrConfig, c.Queues)
 	}
 	if c.TxQueueLen == 0 {
 		c.TxQueueLen = DefaultTxQueueLen

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -126,6 +127,7 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.queues, level, err = k.openQueues(d.config); err != nil {
 		return Off, err
 	}
+	d.steer()
 	if isNew {
 		err = d.configureNew()
 	} else if d.link, err = d.handle.LinkByName(d.config.Name); err == nil {

@@ -401,13 +401,13 @@ func TestQueuesOfARemovedInterfaceEnd(t *testing.T) {
 			if err := q.Write(make([]byte, 100)); err != os.ErrClosed {
 				t.Errorf("write: %v", err)
 			}
-			if ready, err := p.Wait(0, nil); err != nil || !slices.Equal(ready, []int{0}) {
+			if ready, _, err := p.Wait(0, nil, nil); err != nil || !slices.Equal(ready, []int{0}) {
 				t.Errorf("the poller must report it: %v, %v", ready, err)
 			}
 			if err := p.Remove(0); err != nil {
 				t.Error(err)
 			}
-			if ready, _ := p.Wait(0, nil); len(ready) != 0 {
+			if ready, _, _ := p.Wait(0, nil, nil); len(ready) != 0 {
 				t.Errorf("after Remove: %v", ready)
 			}
 			if _, ok := d.Stats(); ok {

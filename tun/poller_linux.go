@@ -12,97 +12,126 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wakeMark stands for the poller's own eventfd among the indexes of queues.
-const wakeMark = -1
+// wakeMark stands for the poller's own eventfd among the indexes of queues. At and below sparseMark are those of sparse
+// flows, downwards.
+const wakeMark, sparseMark = -1, -2
 
-// Poller waits for the queues of one worker. Wait, Add and Remove belong to that worker;
+// maxSparse bounds the sparse queues that one call reports. The kernel reports the others first the next time.
+const maxSparse = 64
+
+// Poller waits for the queues of one worker. Wait, Sparse, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.
 type Poller struct {
-	epoll  descriptor
-	wake   *event
-	queues []Queue
-	events []unix.EpollEvent
+	epoll   descriptor
+	sparse  descriptor // watches the queues of sparse flows, which epoll watches too
+	wake    *event
+	watched []entry
+	events  []unix.EpollEvent
+	few     [maxSparse]unix.EpollEvent
 }
 
-// NewPoller watches queues. Their order gives the indexes that Wait reports. A nil queue is left out.
-func NewPoller(queues []Queue) (*Poller, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("tun: poller: %w", os.NewSyscallError("epoll_create1", err))
-	}
-	p := &Poller{
-		epoll:  descriptor{fd: fd},
-		queues: append([]Queue(nil), queues...),
-		events: make([]unix.EpollEvent, len(queues)+1),
-	}
+// entry is what is watched at an index.
+type entry struct{ queue, sparse Queue }
+
+// NewPoller watches nothing yet.
+func NewPoller() (*Poller, error) {
+	p := &Poller{epoll: descriptor{fd: -1}, sparse: descriptor{fd: -1}, events: make([]unix.EpollEvent, 1)}
+	var err error
 	if p.wake, err = newEvent(); err != nil {
-		return nil, errors.Join(fmt.Errorf("tun: poller: %w", err), p.epoll.close())
+		return nil, fmt.Errorf("tun: poller: %w", err)
 	}
-	err = p.watch(p.wake.fd, wakeMark)
-	for i, q := range queues {
-		if err != nil {
-			break
-		}
-		if q != nil {
-			err = p.watch(q.FD(), int32(i))
+	for _, d := range []*descriptor{&p.epoll, &p.sparse} {
+		if d.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+			return nil, errors.Join(fmt.Errorf("tun: poller: %w", os.NewSyscallError("epoll_create1", err)), p.free())
 		}
 	}
+	err = watch(&p.epoll, p.wake.fd, wakeMark)
 	if err != nil {
-		return nil, errors.Join(err, p.Close())
+		return nil, errors.Join(err, p.free())
 	}
 	return p, nil
 }
 
+// free closes the descriptors that there are.
+func (p *Poller) free() error {
+	errs := []error{p.wake.close()}
+	for _, d := range []*descriptor{&p.epoll, &p.sparse} {
+		if d.fd >= 0 {
+			errs = append(errs, d.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // watch registers fd level-triggered: a queue that still has packets is reported again, so a
 // bounded burst loses nothing.
-func (p *Poller) watch(fd int, index int32) error {
+func watch(epoll *descriptor, fd int, index int32) error {
 	// Fd is free to use: the kernel hands it back with the event.
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: index}
-	if err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+	if err := unix.EpollCtl(epoll.fd, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
 		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
 	}
 	return nil
 }
 
-// Wait returns the indexes of the queues that have something to read or that ended, in ready's
-// memory. It returns none when timeout has passed, after Wake and, rarely, for no reason. A
+// Wait returns the indexes of the queues that have something to read or that ended, in ready's memory, and
+// those at which queues of sparse flows do, in few's. It returns none when timeout has passed, after Wake and, rarely, for no reason. A
 // timeout is rounded up to a millisecond; 0 doesn't block, a negative one waits for ever. After
 // Close it returns os.ErrClosed.
-func (p *Poller) Wait(timeout time.Duration, ready []int) ([]int, error) {
-	ready = ready[:0]
+func (p *Poller) Wait(timeout time.Duration, ready, few []int) ([]int, []int, error) {
+	ready, few = ready[:0], few[:0]
 	// Both are held: if Close freed the eventfd meanwhile, its wake-up would be lost.
 	open, awake := p.epoll.enter(), p.wake.enter()
 	defer p.epoll.leave()
 	defer p.wake.leave()
 	if !open || !awake {
-		return ready, os.ErrClosed
+		return ready, few, os.ErrClosed
 	}
 	// A busy worker mostly finds packets waiting. A look without blocking keeps its goroutine on
 	// the processor, which a blocking call may lose.
-	n, errno := p.poll(0)
+	n, errno := poll(&p.epoll, p.events)
 	if n == 0 && errno == 0 && timeout != 0 {
 		n, errno = p.block(timeout)
 	}
 	if errno != 0 && errno != unix.EINTR {
-		return ready, os.NewSyscallError("epoll_pwait", errno)
+		return ready, few, os.NewSyscallError("epoll_pwait", errno)
 	}
 	for i := range p.events[:max(n, 0)] {
 		index := p.events[i].Fd
-		if index != wakeMark {
+		if index >= 0 {
 			ready = append(ready, int(index))
+			continue
+		}
+		if index <= sparseMark {
+			few = append(few, int(sparseMark-index))
 			continue
 		}
 		p.wake.clear()
 		if p.epoll.ended.Load() {
-			return ready[:0], os.ErrClosed
+			return ready[:0], few[:0], os.ErrClosed
 		}
 	}
-	return ready, nil
+	return ready, few, nil
 }
 
-func (p *Poller) poll(milliseconds int) (int, syscall.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll.fd),
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
+// Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most maxSparse of them,
+// in ready's memory. It does not block.
+func (p *Poller) Sparse(ready []int) []int {
+	ready = ready[:0]
+	defer p.sparse.leave()
+	if !p.sparse.enter() {
+		return ready
+	}
+	n, _ := poll(&p.sparse, p.few[:])
+	for i := range p.few[:max(n, 0)] {
+		ready = append(ready, int(p.few[i].Fd))
+	}
+	return ready
+}
+
+// poll does not block.
+func poll(epoll *descriptor, events []unix.EpollEvent) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll.fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	return int(n), errno
 }
 
@@ -120,27 +149,48 @@ func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// Add watches a queue at an index that watches none. Indexes may be left out.
-func (p *Poller) Add(index int, q Queue) error {
-	for index >= len(p.queues) {
-		p.queues = append(p.queues, nil)
-		p.events = append(p.events, unix.EpollEvent{})
+// Add watches a queue, and that of its sparse flows where there is one, at an index that watches none. Indexes may be
+// left out.
+func (p *Poller) Add(index int, q, sparse Queue) error {
+	for index >= len(p.watched) {
+		p.watched = append(p.watched, entry{})
+		p.events = append(p.events, unix.EpollEvent{}, unix.EpollEvent{})
 	}
-	if err := p.watch(q.FD(), int32(index)); err != nil {
+	if err := watch(&p.epoll, q.FD(), int32(index)); err != nil {
 		return err
 	}
-	p.queues[index] = q
-	return nil
-}
-
-// Remove stops watching queue index, if it is watched. The queue of a removed device would be reported for ever.
-// Remove a queue before its device is closed: the kernel may give its descriptor's number to another queue.
-func (p *Poller) Remove(index int) error {
-	if index >= len(p.queues) || p.queues[index] == nil {
+	p.watched[index].queue = q
+	if sparse == nil {
 		return nil
 	}
-	err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_DEL, p.queues[index].FD(), nil)
-	p.queues[index] = nil
+	p.watched[index].sparse = sparse
+	err := watch(&p.epoll, sparse.FD(), sparseMark-int32(index))
+	if err == nil {
+		err = watch(&p.sparse, sparse.FD(), int32(index))
+	}
+	if err != nil {
+		err = errors.Join(err, p.Remove(index))
+	}
+	return err
+}
+
+// Remove stops watching what is watched at an index. The queue of a removed device would be reported for ever.
+// Remove a queue before its device is closed: the kernel may give its descriptor's number to another queue.
+func (p *Poller) Remove(index int) error {
+	if index >= len(p.watched) {
+		return nil
+	}
+	was := p.watched[index]
+	p.watched[index] = entry{}
+	return errors.Join(unwatch(&p.epoll, was.queue, index), unwatch(&p.epoll, was.sparse, index), unwatch(&p.sparse, was.sparse, index))
+}
+
+// unwatch undoes watch; nil: nothing is watched.
+func unwatch(epoll *descriptor, q Queue, index int) error {
+	if q == nil {
+		return nil
+	}
+	err := unix.EpollCtl(epoll.fd, unix.EPOLL_CTL_DEL, q.FD(), nil)
 	// The kernel drops closed descriptors by itself.
 	if err != nil && err != unix.ENOENT && err != unix.EBADF {
 		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
@@ -164,5 +214,5 @@ func (p *Poller) Close() error {
 		return os.ErrClosed
 	}
 	p.Wake()
-	return errors.Join(err, p.wake.close())
+	return errors.Join(err, p.sparse.close(), p.wake.close())
 }

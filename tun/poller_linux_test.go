@@ -10,11 +10,16 @@ import (
 
 func newPoller(t testing.TB, queues []Queue) *Poller {
 	t.Helper()
-	p, err := NewPoller(queues)
+	p, err := NewPoller()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
+	for i, q := range queues {
+		if err := p.Add(i, q, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return p
 }
 
@@ -70,7 +75,7 @@ func TestWaitReportsReadableQueuesUntilTheyAreEmpty(t *testing.T) {
 	p := newPoller(t, asQueues(queues))
 	want := func(indexes ...int) {
 		t.Helper()
-		ready, err := p.Wait(0, nil)
+		ready, _, err := p.Wait(0, nil, nil)
 		slices.Sort(ready)
 		if err != nil || !slices.Equal(ready, indexes) {
 			t.Fatalf("got %v, %v; want %v", ready, err, indexes)
@@ -96,10 +101,56 @@ func TestWaitReportsReadableQueuesUntilTheyAreEmpty(t *testing.T) {
 	want()
 }
 
+func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
+	const pairs = 100
+	queues, sparse := newEventQueues(t, pairs), newEventQueues(t, pairs)
+	p := newPoller(t, nil)
+	for i := range queues {
+		if err := p.Add(i, queues[i], sparse[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	queues[1].inject()
+	sparse[1].inject()
+	sparse[3].inject()
+	ready, few, err := p.Wait(-1, nil, nil)
+	slices.Sort(few)
+	if err != nil || !slices.Equal(ready, []int{1}) || !slices.Equal(few, []int{1, 3}) {
+		t.Fatalf("%v, %v, %v", ready, few, err)
+	}
+	few = p.Sparse(few)
+	slices.Sort(few)
+	if !slices.Equal(few, []int{1, 3}) {
+		t.Fatalf("%v", few)
+	}
+	if err := p.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	if ready, few, err := p.Wait(0, nil, nil); err != nil || len(ready) != 0 || !slices.Equal(few, []int{3}) {
+		t.Fatalf("%v, %v, %v", ready, few, err)
+	}
+	seen := map[int]bool{}
+	for i := range sparse {
+		sparse[i].inject()
+	}
+	for range 4 { // more are ready than one call reports: none is forgotten
+		for _, i := range p.Sparse(nil) {
+			seen[i] = true
+		}
+	}
+	if len(seen) != pairs-1 {
+		t.Errorf("%d of %d were reported", len(seen), pairs-1)
+	}
+	p.Close()
+	if few := p.Sparse(nil); len(few) != 0 {
+		t.Errorf("a closed poller reports %v", few)
+	}
+}
+
 func TestWaitEndsAfterItsTimeout(t *testing.T) {
 	p := newPoller(t, asQueues(newEventQueues(t, 1)))
 	for _, timeout := range []time.Duration{0, 1, time.Millisecond} {
-		if ready, err := p.Wait(timeout, nil); err != nil || len(ready) != 0 {
+		if ready, _, err := p.Wait(timeout, nil, nil); err != nil || len(ready) != 0 {
 			t.Errorf("timeout %v: got %v, %v", timeout, ready, err)
 		}
 	}
@@ -109,12 +160,12 @@ func TestWakeEndsAWait(t *testing.T) {
 	p := newPoller(t, asQueues(newEventQueues(t, 1)))
 	p.Wake() // before the wait, and twice: remembered once
 	p.Wake()
-	if ready, err := p.Wait(-1, nil); err != nil || len(ready) != 0 {
+	if ready, _, err := p.Wait(-1, nil, nil); err != nil || len(ready) != 0 {
 		t.Fatalf("woken before: got %v, %v", ready, err)
 	}
 	for range 100 {
 		go p.Wake()
-		if _, err := p.Wait(-1, nil); err != nil {
+		if _, _, err := p.Wait(-1, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,7 +179,7 @@ func TestCloseEndsAWait(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			for {
-				if _, err := p.Wait(-1, nil); err != nil {
+				if _, _, err := p.Wait(-1, nil, nil); err != nil {
 					done <- err
 					return
 				}
@@ -150,8 +201,17 @@ func TestCloseEndsAWait(t *testing.T) {
 func TestPollerRefusesAClosedQueue(t *testing.T) {
 	queues := newEventQueues(t, 1)
 	queues[0].close()
-	if _, err := NewPoller(asQueues(queues)); err == nil {
+	p := newPoller(t, nil)
+	if err := p.Add(0, queues[0], nil); err == nil {
 		t.Error("a closed descriptor was accepted")
+	}
+	open := newEventQueues(t, 1)[0]
+	if err := p.Add(0, open, queues[0]); err == nil {
+		t.Error("a closed descriptor was accepted for sparse flows")
+	}
+	open.inject()
+	if ready, few, err := p.Wait(0, nil, nil); len(ready)+len(few) != 0 || err != nil {
+		t.Errorf("what was not added is watched: %v, %v, %v", ready, few, err)
 	}
 }
 

@@ -72,7 +72,7 @@ func (p *pair) copy(t testing.TB, poller *Poller, queue int) {
 	buf, ready := make([]byte, BufferLen), make([]int, 0, 2)
 	for {
 		var err error
-		if ready, err = poller.Wait(-1, ready); err != nil {
+		if ready, _, err = poller.Wait(-1, ready, nil); err != nil {
 			if err != os.ErrClosed {
 				t.Errorf("wait: %v", err)
 			}

@@ -41,7 +41,8 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 	a := &adopted{}
 	for i := range plan {
 		c := &plan[i]
-		c.Queues, c.Offload = all.config.workers(), want
+		queues(c, all.config.workers())
+		c.Offload = want
 		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
 		if device == nil || i > 0 && level != a.offload {
 			if device != nil {

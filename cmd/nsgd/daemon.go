@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
@@ -47,6 +48,7 @@ type daemon struct {
 	read   time.Time // when the reading of both began
 	log    *slog.Logger
 	lines  *logring.Handler // of log
+	warned sync.Once        // of unsteered
 	stdout io.Writer        // of flow logs
 
 	inherited *inheritance
@@ -213,7 +215,8 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	for i := range plan {
-		plan[i].Queues = d.engine.Workers()
+		queues(&plan[i], d.engine.Workers())
+		plan[i].Warn = d.unsteered
 		if d.inherited.store.Exists() {
 			plan[i].TxQueueLen = waitingPackets(len(plan) * plan[i].Queues)
 		}
@@ -285,10 +288,15 @@ func (d *daemon) removeFabric() {
 	}
 }
 
+// unsteered tells once why sparse flows have no queues of their own.
+func (d *daemon) unsteered(err error) {
+	d.warned.Do(func() { d.log.Warn("devices", "warning", err) })
+}
+
 // setDevices notes the devices with what was planned for them. They close at the stop.
 func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun.Offload) {
 	d.offload = offload
-	d.devices = &liveDevices{open: d.inherited.opener(d.privileged.Open), offload: offload, queues: d.engine.Workers(), remove: d.privileged.RemoveNamespace}
+	d.devices = &liveDevices{open: d.inherited.opener(d.privileged.Open), offload: offload, workers: d.engine.Workers(), warn: d.unsteered, remove: d.privileged.RemoveNamespace}
 	for i := range plan {
 		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
 	}

@@ -71,6 +71,13 @@ func (c *Config) places() []inspect.Place {
 // opener is tun.Open in the privileged part, or a test's.
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
+// queues gives a device a queue for each worker, and one for the sparse flows of each where the kernel allows so many.
+func queues(c *tun.Config, workers int) {
+	if c.Queues = workers; 2*workers <= tun.MaxQueues {
+		c.Queues, c.Steer = 2*workers, true
+	}
+}
+
 // openDevices opens every device at one common level of offload: every device must take a
 // superpacket that another one gave. When the kernel gives some devices a lower level, the others
 // are opened again at that level.

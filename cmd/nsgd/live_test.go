@@ -99,7 +99,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.devices = &liveDevices{open: r.open, offload: tun.TSO, queues: 2}
+	r.devices = &liveDevices{open: r.open, offload: tun.TSO, workers: 2}
 	var devices []tun.Device
 	for _, p := range plan {
 		d, _, err := r.open(p)

@@ -14,7 +14,8 @@ import (
 type liveDevices struct {
 	open    opener
 	offload tun.Offload
-	queues  int
+	workers int
+	warn    func(error)
 	remove  func(namespace string) error // removes one that was made for devices; nil: none is made
 	list    []liveDevice
 }
@@ -83,7 +84,8 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 
 // openOne opens a new device, without the routes that another one in its namespace has.
 func (l *liveDevices) openOne(p tun.Config) (tun.Device, error) {
-	p.Queues, p.Offload = l.queues, l.offload
+	queues(&p, l.workers)
+	p.Offload, p.Warn = l.offload, l.warn
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
 		return slices.ContainsFunc(l.list, func(d liveDevice) bool {
 			return d.plan.Namespace == p.Namespace && slices.Contains(d.plan.Routes, r)

@@ -69,11 +69,16 @@ func copyUntil(ctx context.Context, devices []tun.Device, workers int) error {
 	failed := make(chan error, workers)
 	for i := range workers {
 		queues := []tun.Queue{devices[0].Queues()[i], devices[1].Queues()[i]}
-		poller, err := tun.NewPoller(queues)
+		poller, err := tun.NewPoller()
 		if err != nil {
 			return err
 		}
 		pollers = append(pollers, poller)
+		for i, q := range queues {
+			if err := poller.Add(i, q, nil); err != nil {
+				return err
+			}
+		}
 		c := &copier{queues: queues, server: netip.MustParseAddr(serverAddress).As4()}
 		wait.Go(func() { failed <- c.run(poller) })
 	}
@@ -97,7 +102,7 @@ func (c *copier) run(poller *tun.Poller) error {
 	ready := make([]int, 0, len(c.queues))
 	for {
 		var err error
-		if ready, err = poller.Wait(-1, ready); err != nil {
+		if ready, _, err = poller.Wait(-1, ready, nil); err != nil {
 			if errors.Is(err, os.ErrClosed) {
 				return nil
 			}

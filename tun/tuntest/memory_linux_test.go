@@ -126,9 +126,14 @@ func TestMemoryIsADevice(t *testing.T) {
 func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 	const injectors, each = 4, 5000
 	m := newMemory(t, 1, 8, WithSlotLen(64))
-	p, err := tun.NewPoller(m.Queues())
+	p, err := tun.NewPoller()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i, q := range m.Queues() {
+		if err := p.Add(i, q, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	defer p.Close()
 	var wait sync.WaitGroup
@@ -153,7 +158,7 @@ func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 	for received := 0; received < injectors*each; {
 		// Wait may return early, for a signal of the runtime's.
 		for deadline := time.Now().Add(30 * time.Second); ; {
-			if ready, err = p.Wait(time.Second, ready); err != nil {
+			if ready, _, err = p.Wait(time.Second, ready, nil); err != nil {
 				t.Fatal(err)
 			}
 			if len(ready) > 0 {
@@ -203,9 +208,14 @@ func TestAPacketThatComesWithTheEndOfTheSignalIsRead(t *testing.T) {
 
 func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
 	m := newMemory(t, 2, 8, WithSlotLen(2048))
-	p, err := tun.NewPoller(m.Queues())
+	p, err := tun.NewPoller()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i, q := range m.Queues() {
+		if err := p.Add(i, q, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	defer p.Close()
 	q, frame, buf, ready := m.Queues()[1], make([]byte, 100), make([]byte, 2048), make([]int, 0, 2)
@@ -213,12 +223,12 @@ func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
 	drain := func(b []byte) { sum += len(b) }
 	n := testing.AllocsPerRun(200, func() {
 		p.Wake()
-		ready, _ = p.Wait(-1, ready)
-		ready, _ = p.Wait(0, ready)
+		ready, _, _ = p.Wait(-1, ready, nil)
+		ready, _, _ = p.Wait(0, ready, nil)
 		if !m.Inject(1, frame) {
 			t.Fatal("refused")
 		}
-		if ready, _ = p.Wait(-1, ready); len(ready) != 1 {
+		if ready, _, _ = p.Wait(-1, ready, nil); len(ready) != 1 {
 			t.Fatal("not ready")
 		}
 		n, err := q.Read(buf)

@@ -181,6 +181,9 @@ func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
 	if err != nil {
 		return nil, tun.Off, err
 	}
+	if o.Warning != "" && config.Warn != nil {
+		config.Warn(errors.New(o.Warning))
+	}
 	if o.NotAdopted != "" {
 		return nil, tun.Off, refusal{o.NotAdopted, tun.ErrNotAdopted}
 	}

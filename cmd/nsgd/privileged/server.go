@@ -190,6 +190,8 @@ type Opened struct {
 	// NotAdopted and Exists say why there is no device, by tun.ErrNotAdopted or tun.ErrDeviceExists; empty: for none of
 	// these.
 	NotAdopted, Exists string
+	// Warning is what Config.Warn would be told; empty: nothing.
+	Warning string
 }
 
 // DeviceOpening asks for a device. Its descriptors are those of the device's queues, if an earlier process has left them.
@@ -226,6 +228,7 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	if c.State, err = s.beginOpening(); err != nil {
 		return err
 	}
+	c.Warn = func(err error) { reply.Warning = err.Error() }
 	d, _, err := tun.Open(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,154 @@
+package dataplane
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
+)
+
+// carryBurst is burst from an attachment's queue, or from that of bulk flows.
+func (w *worker) carryBurst(attachment int) error {
+	_, err := w.burst(attachment, w.queues[attachment])
+	return err
+}
+
+// tellingQueue tells of each write.
+type tellingQueue struct {
+	tun.Queue
+	written func(frame []byte)
+}
+
+func (q tellingQueue) Write(frame []byte) error {
+	q.written(frame)
+	return q.Queue.Write(frame)
+}
+
+// sparseRig is one worker of an engine whose devices have a queue of sparse flows each.
+func sparseRig(t *testing.T) (*worker, []*tuntest.Memory) {
+	t.Helper()
+	e, err := New(figure(nil, nil), Options{Attachments: figureSpecs, Workers: 1, Flows: conntrack.Options{Max: 1024}, Topology: topology.Options{Seed: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var devices []tun.Device
+	var memory []*tuntest.Memory
+	for range figureSpecs {
+		d := newMemory(t, 2, 1024)
+		memory, devices = append(memory, d), append(devices, d)
+	}
+	if err := e.Attach(devices); err != nil {
+		t.Fatal(err)
+	}
+	w := e.workers[0]
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	return w, memory
+}
+
+func udpFrame(s packettest.Spec) []byte {
+	return append(make([]byte, tun.HeaderLen), packettest.UDP(s)...)
+}
+
+// A packet of a sparse flow waits for one burst at most, whatever has come before it, and bulk flows go on beside many of them.
+func TestSparseFlowsDoNotWaitForBulkOnes(t *testing.T) {
+	w, devices := sparseRig(t)
+	bulk := udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400})
+	sparse := udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: 2000, DstPort: 2001, Payload: 16})
+	const bulkPackets = 500
+	for range bulkPackets {
+		devices[vm1].Inject(0, bulk)
+	}
+	wrote, late, came, most := 0, 0, 0, 0
+	w.queues[vm4] = tellingQueue{w.queues[vm4], func(frame []byte) {
+		if len(frame) == len(sparse) {
+			most, late, came = max(most, late), 0, came+1
+			return
+		}
+		if wrote++; wrote%97 == 5 {
+			devices[vm2].Inject(1, sparse) // in the middle of a burst
+		}
+		if late++; wrote%97 == 4 {
+			late = 0
+		}
+	}}
+	for turns := 0; ; turns++ {
+		ready, few, err := w.poller.Wait(0, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ready)+len(few) == 0 {
+			break
+		}
+		w.few = few
+		if err := w.turn(ready); err != nil {
+			t.Fatal(err)
+		}
+		if turns > bulkPackets {
+			t.Fatal("it never ends")
+		}
+	}
+	if wrote != bulkPackets || came != 6 {
+		t.Errorf("%d bulk and %d sparse packets were written", wrote, came)
+	}
+	if perBurst := waitingBytes/len(bulk) + groupPackets + 1; most > perBurst {
+		t.Errorf("%d bulk packets were written before a sparse one that was there: %d are a burst", most, perBurst)
+	}
+}
+
+// Whoever floods with sparse flows shares with bulk ones: each gets its bursts in turn.
+func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
+	w, devices := sparseRig(t)
+	for range 1000 {
+		devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}))
+		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr3, SrcPort: 2000, DstPort: 2001, Payload: 16}))
+	}
+	for range 3 {
+		ready, few, err := w.poller.Wait(0, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.few = few
+		if err := w.turn(ready); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if bulk, sparse := devices[vm4].Drain(0, nil), devices[vm3].Drain(0, nil); bulk < 3*maxBursts*(waitingBytes/1500) || sparse < 3*burstPackets || sparse > 3*(maxBursts+1)*burstPackets {
+		t.Errorf("in three turns %d bulk and %d sparse packets were carried", bulk, sparse)
+	}
+}
+
+// A device that goes away is watched no more, whichever of its queues says so.
+func TestAnAttachmentIsLostByItsQueueOfSparseFlows(t *testing.T) {
+	w, devices := sparseRig(t)
+	var sparse int
+	w.sparse[vm1] = lostQueue{w.sparse[vm1], &sparse}
+	devices[vm1].Inject(1, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 1}))
+	ready, few, err := w.poller.Wait(time.Second, nil, nil)
+	if err != nil || len(few) != 1 {
+		t.Fatalf("%v, %v, %v", ready, few, err)
+	}
+	w.few = few
+	if err := w.turn(ready); err != nil {
+		t.Fatal(err)
+	}
+	devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 1}))
+	if ready, few, err := w.poller.Wait(0, nil, nil); len(ready)+len(few) > 0 || err != nil || sparse != 1 {
+		t.Errorf("%v, %v, %v after %d reads", ready, few, err, sparse)
+	}
+}
+
+// lostQueue fails.
+type lostQueue struct {
+	tun.Queue
+	reads *int
+}
+
+func (q lostQueue) Read([]byte) (int, error) { *q.reads++; return 0, errors.New("gone") }

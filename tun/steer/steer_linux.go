@@ -1,0 +1,89 @@
+package steer
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// object is programs.c, compiled by `go generate`. The build needs no compiler for it.
+//
+//go:generate ./compile
+//go:embed programs.o
+var object []byte
+
+// programs are the loaded program and its maps.
+type programs struct {
+	Steer    *ebpf.Program `ebpf:"nsgd_steer"`
+	Settings *ebpf.Map     `ebpf:"nsgd_settings"`
+	Flows    *ebpf.Map     `ebpf:"nsgd_flows"`
+}
+
+// The structs of programs.c.
+type (
+	settingsEntry struct{ Workers, Key, Step uint32 }
+	flowEntry     struct{ Seen, BulkUntil, Level uint64 }
+)
+
+// loaded is what this process has loaded, by the number of workers: all devices share it. Guarded by mu.
+var (
+	mu     sync.Mutex
+	loaded = map[int]*programs{}
+)
+
+// golden spreads numbers that follow one another evenly: it is 2^32 by the golden ratio.
+const golden = 0x9e3779b9
+
+// key and step are random, so that nobody can choose addresses and ports that share a place or a worker. step is near golden.
+var key, step = rand.Uint32(), golden + rand.Uint32N(golden/64)&^1
+
+// Queues has the kernel choose the queues of a TUN device, of which there are two for each worker: first one for each, then
+// those of their sparse flows. queue is the descriptor of any of them. The kernel keeps the program as long as the device.
+// Safe for concurrent use. The error is errors.ErrUnsupported where the kernel lacks something (it has all since 4.16), and
+// fs.ErrPermission without CAP_BPF or CAP_SYS_ADMIN.
+func Queues(queue, workers int) error {
+	mu.Lock()
+	defer mu.Unlock()
+	p := loaded[workers]
+	if p == nil {
+		var err error
+		if p, err = load(workers); err != nil {
+			return err
+		}
+		loaded[workers] = p
+	}
+	if err := unix.IoctlSetPointerInt(queue, unix.TUNSETSTEERINGEBPF, p.Steer.FD()); err != nil {
+		return fmt.Errorf("steering: %w", os.NewSyscallError("TUNSETSTEERINGEBPF", err))
+	}
+	return nil
+}
+
+func load(workers int) (*programs, error) {
+	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
+		return nil, fmt.Errorf("steering: %w", err)
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, fmt.Errorf("steering: %w", err)
+	}
+	p := &programs{}
+	if err := spec.LoadAndAssign(p, nil); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: needs root, or CAP_BPF", err)
+		}
+		return nil, fmt.Errorf("steering: load program: %w", err)
+	}
+	if err := p.Settings.Put(uint32(0), settingsEntry{uint32(workers), key, step}); err != nil {
+		return nil, errors.Join(fmt.Errorf("steering: %w", err), p.Steer.Close(), p.Settings.Close(), p.Flows.Close())
+	}
+	return p, nil
+}

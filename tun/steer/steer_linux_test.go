@@ -1,0 +1,202 @@
+package steer
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+)
+
+// start loads the program for some workers, for a test that runs it as the kernel does.
+func start(t *testing.T, workers int) *programs {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to load a program")
+	}
+	p, err := load(workers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Steer.Close()
+		p.Settings.Close()
+		p.Flows.Close()
+	})
+	return p
+}
+
+// queue is the one that the program chooses for a packet. The kernel wants an Ethernet header before it, and takes it off.
+func (p *programs) queue(t *testing.T, packet []byte) int {
+	t.Helper()
+	ethertype := []byte{0x08, 0x00}
+	switch {
+	case len(packet) < 20 || packet[0]>>4 == 6 && len(packet) < 40: // the kernel refuses to test it as IP
+		ethertype = []byte{0x88, 0xb5}
+	case packet[0]>>4 == 6:
+		ethertype = []byte{0x86, 0xdd}
+	}
+	got, _, err := p.Steer.Test(append(append(make([]byte, 12), ethertype...), packet...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(got)
+}
+
+// forget has the program know no flow.
+func (p *programs) forget(t *testing.T) {
+	t.Helper()
+	for place := range p.Flows.MaxEntries() {
+		if err := p.Flows.Put(place, flowEntry{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mixed(x uint32) uint32 {
+	x = (x ^ x>>16) * 0x7feb352d
+	x = (x ^ x>>15) * 0x846ca68b
+	return x ^ x>>16
+}
+
+// word is 32 bits as the kernel has them in a register of a little-endian machine.
+func word(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
+
+func folded(b []byte) uint32 {
+	return mixed(mixed(mixed(word(b))+word(b[4:]))+word(b[8:])) + word(b[12:])
+}
+
+// workerOf says again whose a packet is.
+func workerOf(packet []byte, workers int) int {
+	src, dst, protocol, ports := word(packet[12:]), word(packet[16:]), packet[9], int(packet[0]&0xf)*4
+	if packet[0]>>4 == 6 {
+		src, dst, protocol, ports = folded(packet[8:24]), folded(packet[24:40]), packet[6], 40
+	} else if binary.BigEndian.Uint16(packet[6:])&0x3fff != 0 {
+		protocol = 0
+	}
+	var sum uint32
+	if (protocol == 6 || protocol == 17) && len(packet) >= ports+4 {
+		sum = uint32(binary.BigEndian.Uint16(packet[ports:])) + uint32(binary.BigEndian.Uint16(packet[ports+2:]))
+	}
+	both := mixed(mixed(src^key)+mixed(dst^key)) + sum*step
+	return int(uint64(both) * uint64(workers) >> 32)
+}
+
+func TestBothWaysOfAFlowAreOneWorkers(t *testing.T) {
+	const workers = 7
+	p := start(t, workers)
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	addresses := [][2]string{{"10.0.1.4", "10.0.2.5"}, {"203.0.113.9", "10.0.1.4"}, {"fd00::1:4", "2001:db8::77"}}
+	for range 2000 {
+		s := packettest.Spec{SrcPort: uint16(random.Uint32()), DstPort: uint16(random.Uint32()), Payload: random.IntN(200), Flags: "A"}
+		pair := addresses[random.IntN(len(addresses))]
+		s.Src, s.Dst = pair[0], pair[1]
+		build := packettest.TCP
+		if random.IntN(2) == 0 {
+			build = packettest.UDP
+		}
+		there := build(s)
+		s.Src, s.Dst, s.SrcPort, s.DstPort = s.Dst, s.Src, s.DstPort, s.SrcPort
+		back := build(s)
+		if random.IntN(8) == 0 && there[0]>>4 == 4 { // fragments have no ports
+			there[6] |= 0x20
+			back[7] |= 0x10
+		}
+		if random.IntN(8) == 0 { // cut off within the ports
+			there, back = there[:22], back[:22]
+			if there[0]>>4 == 6 {
+				continue
+			}
+		}
+		want := workerOf(there, workers)
+		if got, answer := p.queue(t, there)%workers, p.queue(t, back)%workers; got != want || answer != want {
+			t.Fatalf("seed %d: %+v: queue %d there, %d back, want %d", seed, s, got, answer, want)
+		}
+	}
+}
+
+func TestParallelConnectionsAreSpreadEvenly(t *testing.T) {
+	const workers = 4
+	p := start(t, workers)
+	for from := range uint16(50) {
+		var of [workers]int
+		for i := range uint16(16) {
+			of[p.queue(t, packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.5", SrcPort: 32768 + 1000*from + 2*i, DstPort: 5201, Flags: "S"}))%workers]++
+		}
+		for _, n := range of {
+			if n > 8 { // by chance alone one worker has more than half of 16 in 3 of 100 cases
+				t.Errorf("16 connections from port %d: %v", 32768+1000*from, of)
+			}
+		}
+	}
+}
+
+func TestFlowsThatSendMuchAreNotSparse(t *testing.T) {
+	p := start(t, 2)
+	p.forget(t)
+	spec := packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.5", SrcPort: 40000, DstPort: 80, Flags: "A", Payload: 1000}
+	packet := packettest.TCP(spec)
+	for sent := 0; ; sent += len(packet) {
+		bulk := p.queue(t, packet) < 2
+		if bulk && sent+len(packet) <= 16384 {
+			t.Fatalf("bulk after %d bytes", sent)
+		}
+		if bulk {
+			break
+		}
+		if sent > 64<<20 { // it forgets 7.8 MB a second, and a machine is not that slow
+			t.Fatal("never bulk")
+		}
+	}
+	if p.queue(t, packettest.TCP(packettest.Spec{Src: spec.Src, Dst: spec.Dst, SrcPort: 40000, DstPort: 80, Flags: "F"})) >= 2 {
+		t.Error("the last packet of a bulk flow overtakes its others")
+	}
+	answer := packettest.TCP(packettest.Spec{Src: spec.Dst, Dst: spec.Src, SrcPort: 80, DstPort: 40000, Flags: "A"})
+	if p.queue(t, answer) < 2 {
+		t.Error("the way back, which sends little, is not sparse")
+	}
+	// Long ago, as the kernel's clock has it, is the start of the machine: the flow has been silent since.
+	var e flowEntry
+	found := false
+	for place := range p.Flows.MaxEntries() {
+		if err := p.Flows.Lookup(place, &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.BulkUntil != 0 {
+			found = true
+			if err := p.Flows.Put(place, flowEntry{Seen: 1, BulkUntil: 1, Level: e.Level}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !found || p.queue(t, packet) < 2 {
+		t.Error("a flow that was silent is not sparse again")
+	}
+}
+
+func TestASuperpacketIsNotSparse(t *testing.T) {
+	p := start(t, 2)
+	p.forget(t)
+	if q := p.queue(t, packettest.UDP(packettest.Spec{Src: "fd00::1", Dst: "fd00::2", SrcPort: 1, DstPort: 2, Payload: 1200})); q < 2 {
+		t.Errorf("queue %d for a first datagram", q)
+	}
+	large := packettest.UDP(packettest.Spec{Src: "fd00::1", Dst: "fd00::2", SrcPort: 1, DstPort: 2, Payload: 3000})
+	for range 6 {
+		p.queue(t, large)
+	}
+	if q := p.queue(t, large); q >= 2 {
+		t.Errorf("queue %d after 21 KB at once", q)
+	}
+}
+
+// What is no packet goes to the first queue, where the engine drops it.
+func TestWhatIsNoPacketHasAQueue(t *testing.T) {
+	p := start(t, 3)
+	for _, packet := range [][]byte{{0x45}, make([]byte, 19), append([]byte{0x60}, make([]byte, 30)...), make([]byte, 64)} {
+		if q := p.queue(t, packet); q < 0 || q >= 6 {
+			t.Errorf("%d bytes: queue %d", len(packet), q)
+		}
+	}
+}
