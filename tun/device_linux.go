@@ -151,6 +151,16 @@ func (d *kernelDevice) index() (int, error) {
 	return int(request.Uint32()), nil
 }
 
+// steer has packets find their queues. Without it the kernel spreads flows over all queues, and none are sparse.
+func (d *kernelDevice) steer() {
+	if !d.config.Steer {
+		return
+	}
+	if err := steer.Queues(d.queues[0].FD(), len(d.queues)/2); err != nil && d.config.Warn != nil {
+		d.config.Warn(d.config.errorf("small flows wait behind large ones: %w", err))
+	}
+}
+
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.
 func (d *kernelDevice) keep(fd int) error {
 	if err := d.handle.LinkSetAlias(d.link, KeptAlias); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,11 +24,13 @@ import (
 
 const (
 	// queueName begins the names of the descriptors of devices' queues in the store; all others are slabs.
-	queueName = "queue."
+	queueName = "q."
+	// formerQueueName began them in versions whose devices had one queue for each worker.
+	formerQueueName = "queue."
 	// mostWaiting packets wait in a queue while no process reads it: half a second of 50,000 a second, longer than the
 	// next process takes with a million flows. The kernel has 8 bytes for each, of waitingBytes in all queues. At least
 	// leastWaiting wait.
-	mostWaiting, leastWaiting = 24_576, 4_096
+	mostWaiting, leastWaiting = 24_576, 2_048
 	waitingBytes              = 256 << 20
 	// After maxCrashes starts without an orderly end within crashTime a process begins without flows.
 	maxCrashes = 5
@@ -63,7 +66,7 @@ func inherit() (*inheritance, error) {
 	slabs := map[string]*os.File{}
 	for name, files := range found {
 		to := slabs
-		if strings.HasPrefix(name, queueName) {
+		if strings.HasPrefix(name, queueName) || strings.HasPrefix(name, formerQueueName) {
 			to = n.queues
 		}
 		to[name] = files[0]
@@ -139,10 +142,17 @@ func (n *inheritance) tell(log *slog.Logger, a conntrack.Adoption, took time.Dur
 	log.Info("goes on with the last process's flows", append(attributes, "copied", a.Copied)...)
 }
 
-// queuesOf begins the names of a device's queues in the store.
+// queuesOf begins the names of a device's queues in the store. They are short: systemd passes all names in one variable,
+// which the kernel bounds.
 func queuesOf(namespace, device string) string {
 	sum := sha256.Sum256([]byte(namespace + "\x00" + device))
-	return fmt.Sprintf("%s%x.", queueName, sum[:12])
+	return queueName + base64.RawURLEncoding.EncodeToString(sum[:6])
+}
+
+// formerQueuesOf is what queuesOf was.
+func formerQueuesOf(namespace, device string) string {
+	sum := sha256.Sum256([]byte(namespace + "\x00" + device))
+	return fmt.Sprintf("%s%x.", formerQueueName, sum[:12])
 }
 
 // queueNames are the names of a device's queues in the store.
@@ -218,7 +228,7 @@ func (n *inheritance) closeRest(c *tun.Config, stored []string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, f := range n.queues {
-		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) {
+		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) || strings.HasPrefix(name, formerQueuesOf(c.Namespace, c.Name)) {
 			f.Close()
 			delete(n.queues, name)
 			stored = append(stored, name)

@@ -10,7 +10,7 @@ import (
 // index finds the objects that a reference may name without a look at all of them. The zero value is empty; the first
 // search fills it. Safe for concurrent use.
 type index[T any] struct {
-	filled atomic.Pointer[filledIndex[T]]
+	filled atomic.Value // a *filledIndex[T]; a copy of an index is one too, while nobody searches
 }
 
 // filledIndex has the objects of a list by the end of each key, see keyEnd.
@@ -23,7 +23,7 @@ type filledIndex[T any] struct {
 // names knows by the reference is among them. An index belongs to one list, and is made again where that has been
 // replaced or has grown.
 func (x *index[T]) near(reference string, list []*T, keys func(*T) []string) []*T {
-	f := x.filled.Load()
+	f, _ := x.filled.Load().(*filledIndex[T])
 	if f == nil || len(f.list) != len(list) || len(list) > 0 && &f.list[0] != &list[0] {
 		f = &filledIndex[T]{list, make(map[string][]*T, len(list))}
 		for _, o := range list {

@@ -26,6 +26,10 @@ const (
 	listenNames   = "LISTEN_FDNAMES"
 	// parentEnv is in the place of LISTEN_PID where the one who starts a process can't know its number: it has its own.
 	parentEnv = "NSGD_LISTEN_PARENT"
+	// moreNames begins the variables that go on where listenNames is full: the kernel takes 128 KB of each. systemd has no such.
+	moreNames = "NSGD_LISTEN_FDNAMES_"
+	// namesLen bounds each of them, in bytes.
+	namesLen = 100_000
 	// watchdogPID is the process that the service manager wants to hear from, if it is set. It hears its main process.
 	watchdogPID = "WATCHDOG_PID"
 
@@ -38,8 +42,10 @@ const (
 // forgets them, so that no child takes them for its own. Call it once, before descriptors are opened.
 func Inherited() (map[string][]*os.File, error) {
 	defer func() {
-		for _, key := range []string{listenPID, listenFDs, listenNames, parentEnv} {
-			os.Unsetenv(key)
+		for _, e := range os.Environ() {
+			if key, _, _ := strings.Cut(e, "="); isListening(key) {
+				os.Unsetenv(key)
+			}
 		}
 	}()
 	if os.Getenv(listenPID) != strconv.Itoa(os.Getpid()) && os.Getenv(parentEnv) != strconv.Itoa(os.Getppid()) {
@@ -49,7 +55,7 @@ func Inherited() (map[string][]*os.File, error) {
 	if err != nil || n < 0 || n > maxKept {
 		return nil, fmt.Errorf("%s=%q: must be a number of descriptors, at most %d", listenFDs, os.Getenv(listenFDs), maxKept)
 	}
-	names := strings.Split(os.Getenv(listenNames), ":")
+	names := inheritedNames()
 	files := map[string][]*os.File{}
 	for i := range n {
 		fd := firstFD + i
@@ -63,6 +69,18 @@ func Inherited() (map[string][]*os.File, error) {
 		files[name] = append(files[name], os.NewFile(uintptr(fd), name))
 	}
 	return files, nil
+}
+
+// inheritedNames are those of the descriptors that this process was started with, as far as the environment says.
+func inheritedNames() []string {
+	names := strings.Split(os.Getenv(listenNames), ":")
+	for i := 1; ; i++ {
+		more, there := os.LookupEnv(moreNames + strconv.Itoa(i))
+		if !there {
+			return names
+		}
+		names = append(names, strings.Split(more, ":")...)
+	}
 }
 
 // Shield keeps the inherited descriptors, and one more by its number, from a process that start starts. They stay for a
@@ -176,11 +194,25 @@ const sendPatience = 5 * time.Second
 func Environment(environ []string, names []string) []string {
 	kept := make([]string, 0, len(environ)+3)
 	for _, e := range environ {
-		switch key, _, _ := strings.Cut(e, "="); key {
-		case listenPID, listenFDs, listenNames, parentEnv, watchdogPID:
-		default:
+		if key, _, _ := strings.Cut(e, "="); !isListening(key) && key != watchdogPID {
 			kept = append(kept, e)
 		}
 	}
-	return append(kept, fmt.Sprintf("%s=%d", parentEnv, os.Getpid()), fmt.Sprintf("%s=%d", listenFDs, len(names)), listenNames+"="+strings.Join(names, ":"))
+	kept = append(kept, fmt.Sprintf("%s=%d", parentEnv, os.Getpid()), fmt.Sprintf("%s=%d", listenFDs, len(names)))
+	for i, key := 0, listenNames; ; key = moreNames + strconv.Itoa(i) {
+		n, length := 0, 0
+		for n < len(names) && (n == 0 || length+len(names[n]) < namesLen) {
+			length += len(names[n]) + 1
+			n++
+		}
+		kept = append(kept, key+"="+strings.Join(names[:n], ":"))
+		if names, i = names[n:], i+1; len(names) == 0 {
+			return kept
+		}
+	}
+}
+
+// isListening tells of a variable that says which descriptors a process was started with.
+func isListening(key string) bool {
+	return key == listenPID || key == listenFDs || key == listenNames || key == parentEnv || strings.HasPrefix(key, moreNames)
 }

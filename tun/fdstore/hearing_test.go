@@ -2,6 +2,7 @@ package fdstore
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -113,6 +114,46 @@ func TestAChildIsNotTakenForAnotherProcess(t *testing.T) {
 	for _, key := range []string{listenPID, watchdogPID} {
 		if got := Environment([]string{"A=b", key + "=1"}, nil); !slices.Contains(got, "A=b") || slices.Contains(got, key+"=1") {
 			t.Errorf("%s: %q", key, got)
+		}
+	}
+}
+
+// The kernel takes 128 KB of a variable: 5,000 devices have more names.
+func TestManyNamesReachAChild(t *testing.T) {
+	var names []string
+	for i := range 20_000 {
+		names = append(names, fmt.Sprintf("q.abcdefgh%d", i))
+	}
+	again := Environment(Environment(os.Environ(), names), names) // what a child gives to its own
+	longest, variables := 0, 0
+	for _, e := range again {
+		key, value, _ := strings.Cut(e, "=")
+		if isListening(key) {
+			longest, variables = max(longest, len(e)), variables+1
+			if key != parentEnv && key != listenFDs {
+				t.Setenv(key, value)
+			}
+		}
+	}
+	if longest > 128<<10-1 || variables != 6 {
+		t.Errorf("%d variables, the longest of %d bytes", variables, longest)
+	}
+	t.Setenv(parentEnv, strconv.Itoa(os.Getppid()))
+	t.Setenv(listenFDs, "0")
+	c := exec.Command("true")
+	c.Env = again
+	if err := c.Run(); err != nil {
+		t.Errorf("a program can't be started with them: %v", err)
+	}
+	if got := inheritedNames(); !slices.Equal(got, names) {
+		t.Errorf("%d names came, not %d", len(got), len(names))
+	}
+	if _, err := Inherited(); err != nil {
+		t.Error(err)
+	}
+	for _, e := range os.Environ() {
+		if key, _, _ := strings.Cut(e, "="); isListening(key) {
+			t.Errorf("%s is left for children", key)
 		}
 	}
 }
