@@ -11,11 +11,11 @@ import (
 // panicEvery is how often a worker logs a panic: a sender may repeat what causes it.
 const panicEvery = time.Minute
 
-// survive ends a turn that panicked, so that the worker goes on. The packet is dropped, and so are those that wait in trains,
+// survive ends a burst that panicked, so that the worker goes on. The packet is dropped, and so are those that wait in trains,
 // which may be half written. The other packets of its group are carried. Inside a step of the flow table the panic
 // goes on and ends the process: another worker would wait for ever for a lock.
 //
-// A turn defers it. It costs nothing for each packet.
+// A burst defers it. It costs nothing for each packet.
 func (w *worker) survive() {
 	fault := recover()
 	if fault == nil {

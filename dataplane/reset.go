@@ -28,6 +28,7 @@ func (e *Engine) reset(s *conntrack.Silence) {
 // sendResets resets the connections that wait for it. Its sequence number is the one that the
 // receiver expects next, all that counts there (RFC 9293 section 3.10.7.4, RFC 5961 section 3.2).
 func (w *worker) sendResets() {
+	defer w.survive()
 	w.sendTrains()
 	for {
 		select {

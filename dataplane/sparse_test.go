@@ -125,6 +125,58 @@ func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
 	}
 }
 
+// A packet at which nsgd panics costs those of its own burst their turn, and no bulk flow its own.
+func TestAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T) {
+	w, devices := sparseRig(t)
+	const poison = 666
+	w.queues[vm4] = &faulty{Queue: w.queues[vm4], port: poison}
+	for turn := range 5 {
+		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: poison, DstPort: 1, Payload: 16}))
+		devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}))
+		ready, few, err := w.poller.Wait(0, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.few = few
+		if err := w.turn(ready); err != nil {
+			t.Fatal(err)
+		}
+		if n := devices[vm4].Drain(0, nil); n != 1 {
+			t.Errorf("turn %d: %d packets of the bulk flow came", turn, n)
+		}
+	}
+}
+
+// However many are ready, a turn is short: a reload, and whoever watches the worker, wait for its end.
+func TestATurnIsBoundedBesideFloods(t *testing.T) {
+	w, devices := sparseRig(t)
+	for _, from := range []struct {
+		device   int
+		src, dst string
+	}{{vm1, addr1, addr4}, {vm2, addr2, addr3}, {vm3, addr3, addr1}, {vm4, addr4, addr2}} {
+		for range 1000 {
+			s := packettest.Spec{Src: from.src, Dst: from.dst, SrcPort: 1000, DstPort: 1001, Payload: 16}
+			devices[from.device].Inject(0, udpFrame(s))
+			devices[from.device].Inject(1, udpFrame(s))
+		}
+	}
+	ready, few, err := w.poller.Wait(0, nil, nil)
+	if err != nil || len(ready) != 4 || len(few) != 4 {
+		t.Fatalf("%v, %v, %v", ready, few, err)
+	}
+	w.few = few
+	if err := w.turn(ready); err != nil {
+		t.Fatal(err)
+	}
+	carried := 0
+	for _, d := range devices {
+		carried += d.Drain(0, nil)
+	}
+	if most := (len(few) + turnBursts*(1+4)) * burstPackets; carried == 0 || carried > most {
+		t.Errorf("a turn carried %d packets, at most %d are allowed", carried, most)
+	}
+}
+
 // A device that goes away is watched no more, whichever of its queues says so.
 func TestAnAttachmentIsLostByItsQueueOfSparseFlows(t *testing.T) {
 	w, devices := sparseRig(t)

@@ -18,8 +18,9 @@ import (
 
 const (
 	// burstPackets bounds how many packets a worker takes from one queue before it
-	// looks at those of sparse flows, and maxBursts how often before it looks at the next.
-	burstPackets, maxBursts = 64, 4
+	// looks at those of sparse flows, and maxBursts how often before it looks at the next; turnBursts bounds
+	// those of a turn where many are ready.
+	burstPackets, maxBursts, turnBursts = 64, 4, 16
 	// yieldBytes are what a worker carries before whoever else waits for its processor may run: the receivers, perhaps.
 	// Less costs throughput where all processors are busy, more costs those who wait: see test/bench/README.md.
 	yieldBytes = 1 << 20
@@ -173,28 +174,27 @@ func (w *worker) run(ctx context.Context) error {
 		if err := w.turn(ready); err != nil {
 			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
 		}
-		if w.carried >= yieldBytes {
-			w.carried = 0
-			tun.Yield()
-		}
 	}
 }
 
-// turn carries a burst from each attachment that is ready, and what sparse flows have sent between any two. After a panic
-// those that were left are ready still.
+// turn carries bursts from each attachment that is ready, and what sparse flows have sent between any two. After a panic
+// the others go on.
 func (w *worker) turn(ready []int) error {
-	defer w.survive()
 	woken, before := w.engine.clock(), w.counters.Packets()
 	if w.index == resetter && len(w.engine.silent) > 0 {
 		w.sendResets()
 	}
 	err := w.serveSparse()
 	for _, attachment := range ready {
-		for more, bursts := true, 0; more && bursts < maxBursts; bursts++ {
+		for more, left := true, max(1, min(maxBursts, turnBursts/len(ready))); more && left > 0; left-- {
 			var failed error
 			more, failed = w.serve(attachment, w.queues[attachment])
 			w.few = w.poller.Sparse(w.few)
 			err = errors.Join(err, failed, w.serveSparse())
+			if w.carried >= yieldBytes {
+				w.carried = 0
+				tun.Yield()
+			}
 		}
 	}
 	if err != nil {
@@ -216,8 +216,9 @@ func (w *worker) serveSparse() (err error) {
 }
 
 // serve carries a burst from a queue of an attachment, or stops watching a device that went away, with its namespace
-// perhaps. The others go on.
+// perhaps. The others go on, also after a panic.
 func (w *worker) serve(attachment int, queue tun.Queue) (more bool, err error) {
+	defer w.survive()
 	more, err = w.burst(attachment, queue)
 	if err == nil {
 		return more, nil

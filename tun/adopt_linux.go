@@ -81,7 +81,9 @@ func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
 	if d.queues, level, err = k.adoptQueues(&d.config); err != nil {
 		return Off, err
 	}
-	d.steer() // all devices as this process does, so that both ways of a flow are one worker's
+	if err := d.steer(false); err != nil {
+		return Off, err
+	}
 	return level, d.settle(d.queues[0].FD())
 }
 

@@ -1,7 +1,7 @@
 // Package tun is where packets enter and leave nsgd: TUN devices inside network
 // namespaces, the namespaces themselves, and the waiting for both.
 //
-// A [Device] has one [Queue] for each worker. Every backend moves the same bytes: a virtio-net
+// A [Device] has a [Queue] for each worker, or two: Config.Steer has the second be that of sparse flows. Every backend moves the same bytes: a virtio-net
 // [Header] of 10 bytes and one IP packet. So a packet read from any device can be written to
 // any other without a copy:
 //
@@ -152,10 +152,11 @@ type Config struct {
 	Addresses []netip.Prefix
 	// MTU in bytes; 0 means DefaultMTU.
 	MTU int
-	// Queues is the number of queues, one for each worker; 0 means 1.
+	// Queues is the number of queues, one for each worker or, with Steer, two; 0 means 1.
 	Queues int
-	// Steer has the second half of the queues be those of sparse flows: one for each worker too. See tun/steer.
-	Steer bool
+	// Steer has the second half of the queues be those of sparse flows, one for each worker too, by this key; 0: there are
+	// none. Where the kernel can't, Warn is told, and the device has the first half alone. See tun/steer.
+	Steer uint64
 	// Warn is told what works less well than asked for, before Open returns; nil: nobody is.
 	Warn func(error) `json:"-"`
 	// Offload is the level to try for; the zero value is Auto.
@@ -200,7 +201,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Queues < 0 || c.Queues > MaxQueues {
 		return c, c.errorf("%w: %d queues: must be 1 to %d", ErrConfig, c.Queues, MaxQueues)
 	}
-	if c.Steer && c.Queues%2 != 0 {
+	if c.Steer != 0 && c.Queues%2 != 0 {
 		return c, c.errorf("%w: %d queues: must be two for each worker where they are steered", ErrConfig, c.Queues)
 	}
 	if c.TxQueueLen == 0 {

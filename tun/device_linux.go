@@ -127,7 +127,9 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.queues, level, err = k.openQueues(d.config); err != nil {
 		return Off, err
 	}
-	d.steer()
+	if err = d.steer(true); err != nil {
+		return Off, err
+	}
 	if isNew {
 		err = d.configureNew()
 	} else if d.link, err = d.handle.LinkByName(d.config.Name); err == nil {
@@ -151,14 +153,25 @@ func (d *kernelDevice) index() (int, error) {
 	return int(request.Uint32()), nil
 }
 
-// steer has packets find their queues. Without it the kernel spreads flows over all queues, and none are sparse.
-func (d *kernelDevice) steer() {
-	if !d.config.Steer {
-		return
+// steer has packets find their queues. Where the kernel can't, a device that is new keeps those that are not of sparse flows.
+func (d *kernelDevice) steer(isNew bool) error {
+	if d.config.Steer == 0 {
+		return nil
 	}
-	if err := steer.Queues(d.queues[0].FD(), len(d.queues)/2); err != nil && d.config.Warn != nil {
+	workers := len(d.queues) / 2
+	err := steer.Queues(d.queues[0].FD(), workers, d.config.Steer)
+	if err == nil {
+		return nil
+	}
+	if d.config.Warn != nil {
 		d.config.Warn(d.config.errorf("small flows wait behind large ones: %w", err))
 	}
+	if !isNew {
+		return nil // as it is, it is steered by an earlier process
+	}
+	rest := d.queues[workers:]
+	d.queues, d.config.Queues, d.config.Steer = d.queues[:workers], workers, 0
+	return closeQueues(rest)
 }
 
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.

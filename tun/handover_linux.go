@@ -69,6 +69,9 @@ func closeAll(descriptors []int) error {
 // the device, or on an error.
 func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, error) {
 	c, err := c.withDefaults()
+	if err == nil && c.Steer != 0 && len(descriptors) == c.Queues/2+1 { // the kernel can't steer
+		c.Queues, c.Steer = c.Queues/2, 0
+	}
 	if err == nil && len(descriptors) != c.Queues+1 {
 		err = c.errorf("%w: %d descriptors for %d queues and the counters", ErrConfig, len(descriptors), c.Queues)
 	}
@@ -136,6 +139,9 @@ func (d *heldDevice) configure(c Config) error {
 	defer d.mu.Unlock()
 	if d.closed || d.open == nil {
 		return c.errorf("%w", os.ErrClosed)
+	}
+	if len(d.queues) < c.Queues {
+		c.Steer = 0 // the kernel could not, when the device was new
 	}
 	c.Queues, c.Adopt = len(d.queues), nil
 	for _, q := range d.queues {

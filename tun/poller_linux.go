@@ -16,8 +16,9 @@ import (
 // flows, downwards.
 const wakeMark, sparseMark = -1, -2
 
-// maxSparse bounds the sparse queues that one call reports. The kernel reports the others first the next time.
-const maxSparse = 64
+// maxSparse bounds the queues of sparse flows that one call of Sparse reports, so that whoever floods many of them leaves
+// bulk flows their turn. The kernel reports the others first the next time.
+const maxSparse = 4
 
 // Poller waits for the queues of one worker. Wait, Sparse, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.

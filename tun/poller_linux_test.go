@@ -133,7 +133,7 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 	for i := range sparse {
 		sparse[i].inject()
 	}
-	for range 4 { // more are ready than one call reports: none is forgotten
+	for range pairs { // more are ready than one call reports: none is forgotten
 		for _, i := range p.Sparse(nil) {
 			seen[i] = true
 		}

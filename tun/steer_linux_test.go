@@ -27,7 +27,7 @@ func queueOf(t *testing.T, d Device, buf []byte) int {
 // The second half of the queues is that of sparse flows, in a new device and in one that another process goes on with.
 func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 	name := uniqueName()
-	c := Config{Name: "eth0", Namespace: name, CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.0.1/24"), Queues: 6, Steer: true}
+	c := Config{Name: "eth0", Namespace: name, CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.0.1/24"), Queues: 6, Steer: 12345}
 	c.Warn = func(err error) { t.Error(err) }
 	d, _ := openDevice(t, c)
 	buf := make([]byte, BufferLen)
@@ -66,7 +66,7 @@ func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 }
 
 func TestAnOddNumberOfQueuesCanNotBeSteered(t *testing.T) {
-	if _, err := (Config{Name: "eth0", Queues: 3, Steer: true}).withDefaults(); err == nil {
+	if _, err := (Config{Name: "eth0", Queues: 3, Steer: 1}).withDefaults(); err == nil {
 		t.Error("three queues were taken")
 	}
 }

@@ -41,7 +41,7 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 	a := &adopted{}
 	for i := range plan {
 		c := &plan[i]
-		queues(c, all.config.workers())
+		queues(c, all.config.workers(), 1) // configure steers, by the key
 		c.Offload = want
 		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
 		if device == nil || i > 0 && level != a.offload {
@@ -59,6 +59,9 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 
 // adopt takes over the queues of one device; nil: they can't be. The ones that this process has got stay open.
 func (n *inheritance) adopt(c *tun.Config, adopt opener) (*keptDevice, tun.Offload, []string) {
+	if !n.fit(c) {
+		return nil, tun.Off, nil
+	}
 	names := queueNames(c.Namespace, c.Name, c.Queues)
 	for _, name := range names {
 		f := n.queues[name]

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,8 +50,10 @@ type daemon struct {
 	read   time.Time // when the reading of both began
 	log    *slog.Logger
 	lines  *logring.Handler // of log
-	warned sync.Once        // of unsteered
-	stdout io.Writer        // of flow logs
+	warned sync.Map         // of warn
+
+	steering uint64    // see steer; 0: not chosen yet
+	stdout   io.Writer // of flow logs
 
 	inherited *inheritance
 	before    *handshake              // with the process that this one takes over from; nil: none
@@ -215,8 +219,8 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	for i := range plan {
-		queues(&plan[i], d.engine.Workers())
-		plan[i].Warn = d.unsteered
+		queues(&plan[i], d.engine.Workers(), d.steer())
+		plan[i].Warn = d.warn
 		if d.inherited.store.Exists() {
 			plan[i].TxQueueLen = waitingPackets(len(plan) * plan[i].Queues)
 		}
@@ -288,15 +292,26 @@ func (d *daemon) removeFabric() {
 	}
 }
 
-// unsteered tells once why sparse flows have no queues of their own.
-func (d *daemon) unsteered(err error) {
-	d.warned.Do(func() { d.log.Warn("devices", "warning", err) })
+// steer is the key by which packets find their queues. It is the same in the processes that follow one another.
+func (d *daemon) steer() uint64 {
+	if d.steering == 0 {
+		d.steering = d.inherited.kept.Seed(rand.Uint64) | 1
+	}
+	return d.steering
+}
+
+// warn tells what works less well with devices, once for all devices.
+func (d *daemon) warn(err error) {
+	_, what, _ := strings.Cut(err.Error(), `": `) // behind the device's name
+	if _, told := d.warned.LoadOrStore(what, true); !told {
+		d.log.Warn("devices", "warning", err)
+	}
 }
 
 // setDevices notes the devices with what was planned for them. They close at the stop.
 func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun.Offload) {
 	d.offload = offload
-	d.devices = &liveDevices{open: d.inherited.opener(d.privileged.Open), offload: offload, workers: d.engine.Workers(), warn: d.unsteered, remove: d.privileged.RemoveNamespace}
+	d.devices = &liveDevices{open: d.inherited.opener(d.privileged.Open), offload: offload, workers: d.engine.Workers(), steer: d.steer(), warn: d.warn, remove: d.privileged.RemoveNamespace}
 	for i := range plan {
 		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
 	}

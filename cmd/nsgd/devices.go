@@ -72,9 +72,10 @@ func (c *Config) places() []inspect.Place {
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
 // queues gives a device a queue for each worker, and one for the sparse flows of each where the kernel allows so many.
-func queues(c *tun.Config, workers int) {
+// steer is the key of who chooses among them.
+func queues(c *tun.Config, workers int, steer uint64) {
 	if c.Queues = workers; 2*workers <= tun.MaxQueues {
-		c.Queues, c.Steer = 2*workers, true
+		c.Queues, c.Steer = 2*workers, steer
 	}
 }
 

@@ -36,6 +36,7 @@ type liveRig struct {
 	log     *logringtest.Buffer
 	devices *liveDevices
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
+	mu      sync.Mutex                 // devices close at a time
 	closed  []string
 	broken  string       // the place whose device can't be opened
 	thin    string       // the place whose device has too few queues
@@ -144,7 +145,11 @@ func (r *liveRig) open(c tun.Config) (tun.Device, tun.Offload, error) {
 	m.SetAddresses(c.Addresses)
 	m.SetRoutes(c.Routes)
 	r.opened[place] = m
-	return &watched{Memory: m, close: func() { r.closed = append(r.closed, place) }}, tun.TSO, nil
+	return &watched{Memory: m, close: func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.closed = append(r.closed, place)
+	}}, tun.TSO, nil
 }
 
 func (r *liveRig) write(text string) {

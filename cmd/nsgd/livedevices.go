@@ -15,6 +15,7 @@ type liveDevices struct {
 	open    opener
 	offload tun.Offload
 	workers int
+	steer   uint64
 	warn    func(error)
 	remove  func(namespace string) error // removes one that was made for devices; nil: none is made
 	list    []liveDevice
@@ -84,7 +85,7 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 
 // openOne opens a new device, without the routes that another one in its namespace has.
 func (l *liveDevices) openOne(p tun.Config) (tun.Device, error) {
-	queues(&p, l.workers)
+	queues(&p, l.workers, l.steer)
 	p.Offload, p.Warn = l.offload, l.warn
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
 		return slices.ContainsFunc(l.list, func(d liveDevice) bool {

@@ -43,7 +43,8 @@ type inheritance struct {
 	store  fdstore.Store
 	unkept string // why nothing outlives the process but what file holds; empty: store keeps it
 	slabs  *slab.Slabs
-	mu     sync.Mutex          // guards queues while devices are opened
+	mu     sync.Mutex          // guards queues and names while devices are opened
+	names  int                 // bytes of the names that the store has
 	queues map[string]*os.File // by name, that nobody has taken yet
 	// resumes says that a process was here before.
 	resumes bool
@@ -65,6 +66,7 @@ func inherit() (*inheritance, error) {
 	n := &inheritance{store: store, unkept: why, queues: map[string]*os.File{}, resumes: len(found) > 0}
 	slabs := map[string]*os.File{}
 	for name, files := range found {
+		n.names += len(files) * (len(name) + 1)
 		to := slabs
 		if strings.HasPrefix(name, queueName) || strings.HasPrefix(name, formerQueueName) {
 			to = n.queues
@@ -175,13 +177,16 @@ func (n *inheritance) opener(open opener) opener {
 		return open
 	}
 	return func(c tun.Config) (tun.Device, tun.Offload, error) {
+		fits := n.fit(&c)
 		names := queueNames(c.Namespace, c.Name, c.Queues)
 		if c.TxQueueLen == 0 {
 			c.TxQueueLen = waitingPackets(c.Queues)
 		}
 		kept := &keptDevice{inheritance: n, names: names}
 		var stored []string
-		c.Adopt, stored = n.take(names)
+		if fits {
+			c.Adopt, stored = n.take(names)
+		}
 		if len(c.Adopt) > 0 {
 			d, level, err := open(c)
 			if !errors.Is(err, tun.ErrNotAdopted) {
@@ -196,7 +201,13 @@ func (n *inheritance) opener(open opener) opener {
 		if err != nil {
 			return nil, level, err
 		}
-		kept.Device = d
+		if names = names[:len(d.Queues())]; !n.named(names) {
+			if c.Warn != nil {
+				c.Warn(errors.New("systemd's store has no room for the names of more queues: the devices beyond are opened anew at a restart"))
+			}
+			return d, level, nil
+		}
+		kept.Device, kept.names = d, names
 		for i, q := range d.Queues() {
 			err = errors.Join(err, n.store.KeepFD(names[i], q.FD()))
 		}
@@ -209,6 +220,40 @@ func (n *inheritance) opener(open opener) opener {
 
 // goodbye bounds how long the store may take to close descriptors, and the kernel to remove the device with them.
 const goodbye = 3 * time.Second
+
+// maxNames bounds the names of all queues, in bytes: systemd passes them in one variable, and Linux takes 128 KB of it.
+const maxNames = 100_000
+
+// named notes that systemd's store gets these names, if there is room.
+func (n *inheritance) named(names []string) bool {
+	if !n.store.IsSystemds() {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	length := 0
+	for _, name := range names {
+		length += len(name) + 1
+	}
+	if n.names+length > maxNames {
+		return false
+	}
+	n.names += length
+	return true
+}
+
+// fit reports that what the last process has left of a device, if anything, is what c asks for. Where the kernel could not
+// steer, that is the first half of the queues, and c asks for no more.
+func (n *inheritance) fit(c *tun.Config) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	names := queueNames(c.Namespace, c.Name, c.Queues+1)
+	if half := c.Queues / 2; c.Steer != 0 && n.queues[names[half-1]] != nil && n.queues[names[half]] == nil {
+		c.Queues, c.Steer = half, 0
+		return true
+	}
+	return n.queues[names[c.Queues]] == nil
+}
 
 // take takes the queues of these names that the last process has left. stored are the names of those.
 func (n *inheritance) take(names []string) (queues []*os.File, stored []string) {
@@ -227,8 +272,9 @@ func (n *inheritance) take(names []string) (queues []*os.File, stored []string) 
 func (n *inheritance) closeRest(c *tun.Config, stored []string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	is, was := queuesOf(c.Namespace, c.Name), formerQueuesOf(c.Namespace, c.Name)
 	for name, f := range n.queues {
-		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) || strings.HasPrefix(name, formerQueuesOf(c.Namespace, c.Name)) {
+		if strings.HasPrefix(name, is) || strings.HasPrefix(name, was) {
 			f.Close()
 			delete(n.queues, name)
 			stored = append(stored, name)
@@ -256,6 +302,9 @@ func (n *inheritance) forget(names []string) error {
 	var errs []error
 	for _, name := range names {
 		errs = append(errs, n.store.Forget(name))
+		n.mu.Lock()
+		n.names -= len(name) + 1
+		n.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }

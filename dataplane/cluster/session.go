@@ -275,6 +275,13 @@ func (s *session) renew(ctx context.Context) error {
 	if err != nil {
 		return s.store.failed("renewing the lease", err)
 	}
+	if r.TTL < int64(s.length/time.Second) { // the last process was configured with a shorter one
+		if _, err := s.store.client.Revoke(ctx, lease); err != nil && !isLeaseGone(err) {
+			return s.store.failed("giving back a shorter lease", err)
+		}
+		s.gone()
+		return errLeaseEnded
+	}
 	if epoch != 0 {
 		if err := s.store.isRegistered(ctx, s.host, epoch); err != nil {
 			return err

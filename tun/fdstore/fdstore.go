@@ -121,7 +121,7 @@ func Open() (s Store, why string) {
 		return Store{}, fmt.Sprintf("%s=%q: the service manager's store takes no descriptors", storeSize, size)
 	case size != "":
 		return Store{socket}, ""
-	case !slices.Contains(managers, filepath.Dir(socket)) && !strings.HasPrefix(socket, "/run/user/"):
+	case !Store{socket}.IsSystemds():
 		return Store{}, fmt.Sprintf("%s=%s is not systemd's, and there is no %s: whoever hears it keeps no descriptors; run nsgd by nsgd keep", notifySocket, socket, storeSize)
 	case os.Getenv(pressureWatch) != "":
 		return Store{}, "systemd keeps no descriptors for this service: set FileDescriptorStoreMax="
@@ -134,6 +134,11 @@ var managers = []string{"/run/systemd", "@run/systemd"}
 
 // Supervised reports that whoever has started this process hears when it is ready, and may start it again.
 func Supervised() bool { return os.Getenv(notifySocket) != "" }
+
+// IsSystemds reports that systemd keeps the descriptors.
+func (s Store) IsSystemds() bool {
+	return s.socket != "" && (slices.Contains(managers, filepath.Dir(s.socket)) || strings.HasPrefix(s.socket, "/run/user/"))
+}
 
 // Exists reports that somebody keeps descriptors.
 func (s Store) Exists() bool { return s.socket != "" }

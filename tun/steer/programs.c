@@ -10,7 +10,7 @@
 #define PLACES 16384
 #define BURST 16384        // bytes that a sparse flow may send at once
 #define DRAIN 7            // one byte in so many powers of two of nanoseconds is forgotten: 7.8 MB a second
-#define HOLD 100000000ULL  // nanoseconds for which a bulk flow stays one
+#define HOLD 1000000000ULL // nanoseconds of silence after which a bulk flow is none any more
 
 struct settings { __u32 workers, key, step; };
 struct flow { __u64 seen, bulk_until, level; }; // nanoseconds of the monotonic clock, and bytes
@@ -62,16 +62,17 @@ int nsgd_steer(struct __sk_buff *skb)
   ports = bpf_ntohl(ports);
   // The same both ways. Ports that follow one another are spread evenly, as those of parallel connections are.
   __u32 both = mixed(mixed(src ^ s->key) + mixed(dst ^ s->key)) + ((ports >> 16) + (ports & 0xffff)) * s->step;
-  __u32 worker = (__u64)both * s->workers >> 32, place = mixed(both ^ mixed(src + s->key) ^ ports) & (PLACES - 1);
+  __u32 worker = (__u64)both * s->workers >> 32, place = mixed(both ^ mixed(src + s->key) ^ ports ^ mixed(skb->ifindex)) & (PLACES - 1);
   struct flow *f = bpf_map_lookup_elem(&nsgd_flows, &place);
   if (!f)
     return worker;
-  __u64 now = bpf_ktime_get_ns(), gone = (now - f->seen) >> DRAIN, level = f->level;
+  __u64 now = bpf_ktime_get_ns(), seen = f->seen, level = f->level;
+  __u64 gone = now > seen ? (now - seen) >> DRAIN : 0; // another processor may have seen a later packet
   level = (level > gone ? level - gone : 0) + skb->len;
-  if (level > BURST) {
+  if (level > BURST)
     level = BURST;
+  if (level == BURST || now < f->bulk_until)
     f->bulk_until = now + HOLD;
-  }
   f->level = level;
   f->seen = now;
   return now < f->bulk_until ? worker : worker + s->workers;

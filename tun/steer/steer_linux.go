@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"sync"
 
@@ -34,32 +33,37 @@ type (
 	flowEntry     struct{ Seen, BulkUntil, Level uint64 }
 )
 
-// loaded is what this process has loaded, by the number of workers: all devices share it. Guarded by mu.
+// loaded is what this process has loaded: all devices share it. Guarded by mu.
 var (
 	mu     sync.Mutex
-	loaded = map[int]*programs{}
+	loaded = map[settingsEntry]*programs{}
 )
 
 // golden spreads numbers that follow one another evenly: it is 2^32 by the golden ratio.
 const golden = 0x9e3779b9
 
-// key and step are random, so that nobody can choose addresses and ports that share a place or a worker. step is near golden.
-var key, step = rand.Uint32(), golden + rand.Uint32N(golden/64)&^1
+// settings are those for some workers and a key: whoever does not know it can't choose addresses that share a place or a
+// worker. Ports of one sum share a worker.
+func settings(workers int, key uint64) settingsEntry {
+	return settingsEntry{uint32(workers), uint32(key), golden + uint32(key>>32)%(golden>>12)&^1}
+}
 
 // Queues has the kernel choose the queues of a TUN device, of which there are two for each worker: first one for each, then
-// those of their sparse flows. queue is the descriptor of any of them. The kernel keeps the program as long as the device.
+// those of their sparse flows. queue is the descriptor of any of them. All devices, and the processes that follow one
+// another, have the same key: both ways of a flow are one worker's. The kernel keeps the program as long as the device.
 // Safe for concurrent use. The error is errors.ErrUnsupported where the kernel lacks something (it has all since 4.16), and
 // fs.ErrPermission without CAP_BPF or CAP_SYS_ADMIN.
-func Queues(queue, workers int) error {
+func Queues(queue, workers int, key uint64) error {
 	mu.Lock()
 	defer mu.Unlock()
-	p := loaded[workers]
+	s := settings(workers, key)
+	p := loaded[s]
 	if p == nil {
 		var err error
-		if p, err = load(workers); err != nil {
+		if p, err = load(s); err != nil {
 			return err
 		}
-		loaded[workers] = p
+		loaded[s] = p
 	}
 	if err := unix.IoctlSetPointerInt(queue, unix.TUNSETSTEERINGEBPF, p.Steer.FD()); err != nil {
 		return fmt.Errorf("steering: %w", os.NewSyscallError("TUNSETSTEERINGEBPF", err))
@@ -67,10 +71,8 @@ func Queues(queue, workers int) error {
 	return nil
 }
 
-func load(workers int) (*programs, error) {
-	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
-		return nil, fmt.Errorf("steering: %w", err)
-	}
+func load(s settingsEntry) (*programs, error) {
+	limit := rlimit.RemoveMemlock() // kernels before 5.11 count programs there, and the usual limit may be enough
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
 		return nil, fmt.Errorf("steering: %w", err)
@@ -80,9 +82,9 @@ func load(workers int) (*programs, error) {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: needs root, or CAP_BPF", err)
 		}
-		return nil, fmt.Errorf("steering: load program: %w", err)
+		return nil, errors.Join(fmt.Errorf("steering: load program: %w", err), limit)
 	}
-	if err := p.Settings.Put(uint32(0), settingsEntry{uint32(workers), key, step}); err != nil {
+	if err := p.Settings.Put(uint32(0), s); err != nil {
 		return nil, errors.Join(fmt.Errorf("steering: %w", err), p.Steer.Close(), p.Settings.Close(), p.Flows.Close())
 	}
 	return p, nil

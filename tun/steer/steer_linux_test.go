@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
+
+var testKey = rand.Uint64()
 
 // start loads the program for some workers, for a test that runs it as the kernel does.
 func start(t *testing.T, workers int) *programs {
@@ -15,7 +18,7 @@ func start(t *testing.T, workers int) *programs {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to load a program")
 	}
-	p, err := load(workers)
+	p, err := load(settings(workers, testKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +82,8 @@ func workerOf(packet []byte, workers int) int {
 	if (protocol == 6 || protocol == 17) && len(packet) >= ports+4 {
 		sum = uint32(binary.BigEndian.Uint16(packet[ports:])) + uint32(binary.BigEndian.Uint16(packet[ports+2:]))
 	}
-	both := mixed(mixed(src^key)+mixed(dst^key)) + sum*step
+	s := settings(workers, testKey)
+	both := mixed(mixed(src^s.Key)+mixed(dst^s.Key)) + sum*s.Step
 	return int(uint64(both) * uint64(workers) >> 32)
 }
 
@@ -118,16 +122,15 @@ func TestBothWaysOfAFlowAreOneWorkers(t *testing.T) {
 }
 
 func TestParallelConnectionsAreSpreadEvenly(t *testing.T) {
-	const workers = 4
-	p := start(t, workers)
-	for from := range uint16(50) {
-		var of [workers]int
-		for i := range uint16(16) {
-			of[p.queue(t, packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.5", SrcPort: 32768 + 1000*from + 2*i, DstPort: 5201, Flags: "S"}))%workers]++
-		}
-		for _, n := range of {
-			if n > 8 { // by chance alone one worker has more than half of 16 in 3 of 100 cases
-				t.Errorf("16 connections from port %d: %v", 32768+1000*from, of)
+	for _, workers := range []int{2, 4, 8, 16} {
+		p := start(t, workers)
+		for from := range uint16(50) {
+			of := make([]int, workers)
+			for i := range uint16(2 * workers) {
+				of[p.queue(t, packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.5", SrcPort: 32768 + 600*from + 2*i, DstPort: 5201, Flags: "S"}))%workers]++
+			}
+			if most := slices.Max(of); most > 4 { // by chance alone one of 16 workers has more than twice the mean in most cases
+				t.Errorf("%d connections from port %d: %v", 2*workers, 32768+600*from, of)
 			}
 		}
 	}
