@@ -25,16 +25,19 @@ func (w *worker) survive() {
 	if w.flows.Midway() {
 		panic(fault)
 	}
-	next, last := w.at+1, w.grouped
-	w.grouped = 0
+	next, under, behind := w.at+1, w.under, w.behind
+	w.under, w.behind = nil, nil
 	prepared := w.at >= 0
 	w.passage, w.held = passage{w: w}, passage{w: w}
 	if prepared {
 		w.counters.Drop(packet.DropPanic)
 	}
 	w.discardTrains()
-	for i := next; i < last; i++ {
-		w.carryAgain(i, prepared)
+	for i := next; i < len(under); i++ {
+		w.carryAgain(under[i:i+1], prepared)
+	}
+	for i := range behind {
+		w.carryAgain(behind[i:i+1], false)
 	}
 	w.used = 0
 	w.endWatch()
@@ -42,8 +45,8 @@ func (w *worker) survive() {
 	w.flows.Quiesce()
 }
 
-// carryAgain carries one packet of a group that a panic has interrupted. Another panic costs this one.
-func (w *worker) carryAgain(i int, prepared bool) {
+// carryAgain carries the one packet of a group that a panic has interrupted. Another panic costs this one.
+func (w *worker) carryAgain(one []slot, prepared bool) {
 	defer func() {
 		fault := recover()
 		if fault == nil {
@@ -60,9 +63,9 @@ func (w *worker) carryAgain(i int, prepared bool) {
 	s := w.engine.snapshot.Load()
 	from := s.Attachments[w.from]
 	if !prepared {
-		w.prepare(from, w.group[i:i+1])
+		w.prepare(from, one)
 	}
-	w.passage.carry(s, from, &w.group[i])
+	w.passage.carry(s, from, &one[0])
 	w.sendTrains()
 }
 

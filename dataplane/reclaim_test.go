@@ -112,7 +112,7 @@ func (r *rig) half(s *topology.Snapshot, from int) {
 	w := r.engine.workers[0]
 	w.time = r.engine.clock()
 	w.now = ticks(w.time)
-	n, _ := w.read(w.queues[from], groupPackets)
+	n, _ := w.read(w.queues[from], w.group[:], waitingBytes)
 	group := w.group[:n]
 	w.prepare(s.Attachments[from], group)
 	for i := range group {

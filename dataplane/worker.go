@@ -32,6 +32,8 @@ const (
 	// large superpacket ends both, and the burst.
 	groupPackets = 16
 	waitingBytes = 32 << 10
+	// aheadPackets bounds those of sparse flows of an attachment that are carried in a burst of its bulk flows.
+	aheadPackets = 256
 )
 
 // slot is one packet of a group.
@@ -61,14 +63,17 @@ type worker struct {
 	time   time.Duration  // the engine's clock, of the burst
 	now    conntrack.Tick // the same in ticks
 	fenced bool           // nothing of the burst may be carried
-	buffer [waitingBytes + bufferLen]byte
+	buffer [2 * (waitingBytes + bufferLen)]byte
 	used   int // bytes of buffer that hold packets
 	group  [groupPackets]slot
-	// The group under way, for survive: where it came from, how many packets it has, and which one is carried; -1:
-	// they are prepared.
-	from, grouped, at int
-	hashes            [groupPackets]uint64
-	decoder           packet.Decoder
+	ahead  [groupPackets]slot // of sparse flows, carried before group
+	// For survive: where the group under way came from, its packets, which one is carried (-1: they are prepared), and
+	// those that come behind it.
+	from          int
+	under, behind []slot
+	at            int
+	hashes        [groupPackets]uint64
+	decoder       packet.Decoder
 
 	passage  passage // of the packet that is carried
 	held     passage // of a fragment that has waited for that packet
@@ -188,7 +193,7 @@ func (w *worker) turn(ready []int) error {
 	for _, attachment := range ready {
 		for more, left := true, max(1, min(maxBursts, turnBursts/len(ready))); more && left > 0; left-- {
 			var failed error
-			more, failed = w.serve(attachment, w.queues[attachment])
+			more, failed = w.serve(attachment, w.queues[attachment], w.sparse[attachment])
 			w.few = w.poller.Sparse(w.few)
 			err = errors.Join(err, failed, w.serveSparse())
 			if w.carried >= yieldBytes {
@@ -209,7 +214,7 @@ func (w *worker) turn(ready []int) error {
 // serveSparse carries a burst from each queue of sparse flows that is ready.
 func (w *worker) serveSparse() (err error) {
 	for _, attachment := range w.few {
-		_, failed := w.serve(attachment, w.sparse[attachment])
+		_, failed := w.serve(attachment, w.sparse[attachment], nil)
 		err = errors.Join(err, failed)
 	}
 	return err
@@ -217,9 +222,9 @@ func (w *worker) serveSparse() (err error) {
 
 // serve carries a burst from a queue of an attachment, or stops watching a device that went away, with its namespace
 // perhaps. The others go on, also after a panic.
-func (w *worker) serve(attachment int, queue tun.Queue) (more bool, err error) {
+func (w *worker) serve(attachment int, queue, sparse tun.Queue) (more bool, err error) {
 	defer w.survive()
-	more, err = w.burst(attachment, queue)
+	more, err = w.burst(attachment, queue, sparse)
 	if err == nil {
 		return more, nil
 	}
@@ -228,34 +233,27 @@ func (w *worker) serve(attachment int, queue tun.Queue) (more bool, err error) {
 }
 
 // burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
-// clock is taken once. The snapshot is taken behind each group's reading: whoever sends a packet
-// after a reload has returned must not meet the old policy.
-func (w *worker) burst(attachment int, queue tun.Queue) (more bool, err error) {
+// clock is taken once. sparse is the queue of the attachment's sparse flows; nil: queue is that, or there is none.
+func (w *worker) burst(attachment int, queue, sparse tun.Queue) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
 	w.fenced = w.engine.isFenced(w.time)
 	w.beginWatch()
-	took := 0
+	took, ahead := 0, 0
 	for full := false; !full && err == nil; {
 		var n int
-		n, err = w.read(queue, min(burstPackets-took, groupPackets))
+		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
-		s := w.engine.snapshot.Load()
-		from := s.Attachments[attachment]
-		group := w.group[:n]
-		w.watchGroup()
-		w.from, w.grouped, w.at = attachment, n, -1
-		w.prepare(from, group)
-		for w.at = 0; w.at < len(group); w.at++ {
-			w.passage.carry(s, from, &group[w.at])
+		if sparse != nil && n > 0 {
+			ahead += w.carryAhead(attachment, sparse, w.group[:n], aheadPackets-ahead)
 		}
-		w.grouped = 0
+		w.carryGroup(attachment, w.group[:n])
 		full = took == burstPackets || w.used > waitingBytes
 	}
 	w.sendTrains()
 	w.carried, w.used = w.carried+w.used, 0
 	w.endWatch()
-	w.counters.Took(took)
+	w.counters.Took(took + ahead)
 	w.counters.Flush()
 	w.flows.Quiesce()
 	if errors.Is(err, tun.ErrAgain) {
@@ -264,14 +262,49 @@ func (w *worker) burst(attachment int, queue tun.Queue) (more bool, err error) {
 	return err == nil, err
 }
 
-// read fills the first slots of the group with up to most packets.
-func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
-	for ; n < most && w.used <= waitingBytes; n++ {
+// carryAhead carries what sparse flows of an attachment have sent before group was read: what a flow sent before it became a
+// bulk flow waits there. It takes up to most packets, so that a flood of sparse flows may swap such, and returns how many it took.
+func (w *worker) carryAhead(attachment int, sparse tun.Queue, group []slot, most int) (took int) {
+	w.behind = group
+	used := w.used
+	for took < most {
+		n, err := w.read(sparse, w.ahead[:min(most-took, groupPackets)], used+waitingBytes)
+		w.carryGroup(attachment, w.ahead[:n])
+		w.sendTrains()
+		took, w.carried, w.used = took+n, w.carried+w.used-used, used
+		if err != nil {
+			break // it is empty, or whoever serves it finds the same
+		}
+	}
+	w.behind = nil
+	return took
+}
+
+// carryGroup carries packets that were read from an attachment. The snapshot is taken behind their reading: whoever sends a
+// packet after a reload has returned must not meet the old policy.
+func (w *worker) carryGroup(attachment int, group []slot) {
+	if len(group) == 0 {
+		return
+	}
+	s := w.engine.snapshot.Load()
+	from := s.Attachments[attachment]
+	w.watchGroup()
+	w.from, w.under, w.at = attachment, group, -1
+	w.prepare(from, group)
+	for w.at = 0; w.at < len(group); w.at++ {
+		w.passage.carry(s, from, &group[w.at])
+	}
+	w.under = nil
+}
+
+// read fills the first slots of a group, until more than limit bytes of the buffer are used.
+func (w *worker) read(queue tun.Queue, group []slot, limit int) (n int, err error) {
+	for ; n < len(group) && w.used <= limit; n++ {
 		length, err := queue.Read(w.buffer[w.used : w.used+bufferLen])
 		if err != nil {
 			return n, err
 		}
-		w.group[n].frame = w.buffer[w.used : w.used+length]
+		group[n].frame = w.buffer[w.used : w.used+length]
 		w.used += length
 	}
 	return n, nil
