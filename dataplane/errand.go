@@ -27,7 +27,7 @@ func (w *worker) give(slot int, d tun.Device) {
 	w.forgetSlow(slot)
 	w.queues[slot], w.sparse[slot] = tun.ClosedQueue{}, nil
 	if d != nil {
-		queues, workers := d.Queues(), len(w.engine.counters)
+		queues, workers := d.Queues(), len(w.engine.workers)
 		if w.queues[slot] = queues[w.index]; len(queues) >= 2*workers {
 			w.sparse[slot] = queues[workers+w.index]
 		}

@@ -62,7 +62,7 @@ func (n *inheritance) adopt(c *tun.Config, adopt opener) (*keptDevice, tun.Offlo
 	if !n.fit(c) {
 		return nil, tun.Off, nil
 	}
-	names := queueNames(c.Namespace, c.Name, c.Queues)
+	names := queueNames(c.Namespace, c.Name, c.Queues, c.Steer != 0)
 	for _, name := range names {
 		f := n.queues[name]
 		if f == nil {

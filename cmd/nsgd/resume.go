@@ -157,11 +157,15 @@ func formerQueuesOf(namespace, device string) string {
 	return fmt.Sprintf("%s%x.", formerQueueName, sum[:12])
 }
 
-// queueNames are the names of a device's queues in the store.
-func queueNames(namespace, device string, queues int) []string {
+// queueNames are the names of a device's queues in the store. They also say whether those of sparse flows are among them.
+func queueNames(namespace, device string, queues int, steered bool) []string {
 	names := make([]string, queues)
 	for i := range names {
-		names[i] = fmt.Sprint(queuesOf(namespace, device), i)
+		if steered {
+			names[i] = fmt.Sprint(queuesOf(namespace, device), i)
+		} else {
+			names[i] = fmt.Sprintf("%s~%d", queuesOf(namespace, device), i)
+		}
 	}
 	return names
 }
@@ -178,7 +182,7 @@ func (n *inheritance) opener(open opener) opener {
 	}
 	return func(c tun.Config) (tun.Device, tun.Offload, error) {
 		fits := n.fit(&c)
-		names := queueNames(c.Namespace, c.Name, c.Queues)
+		names := queueNames(c.Namespace, c.Name, c.Queues, c.Steer != 0)
 		if c.TxQueueLen == 0 {
 			c.TxQueueLen = waitingPackets(c.Queues)
 		}
@@ -201,7 +205,10 @@ func (n *inheritance) opener(open opener) opener {
 		if err != nil {
 			return nil, level, err
 		}
-		if names = names[:len(d.Queues())]; !n.named(names) {
+		if len(d.Queues()) < len(names) { // the kernel can't steer
+			names = queueNames(c.Namespace, c.Name, len(d.Queues()), false)
+		}
+		if !n.named(names) {
 			if c.Warn != nil {
 				c.Warn(errors.New("systemd's store has no room for the names of more queues: the devices beyond are opened anew at a restart"))
 			}
@@ -242,17 +249,20 @@ func (n *inheritance) named(names []string) bool {
 	return true
 }
 
-// fit reports that what the last process has left of a device, if anything, is what c asks for. Where the kernel could not
+// fit reports that what the last process has left of a device is what c asks for. Where the kernel could not
 // steer, that is the first half of the queues, and c asks for no more.
 func (n *inheritance) fit(c *tun.Config) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	names := queueNames(c.Namespace, c.Name, c.Queues+1)
-	if half := c.Queues / 2; c.Steer != 0 && n.queues[names[half-1]] != nil && n.queues[names[half]] == nil {
-		c.Queues, c.Steer = half, 0
+	exactly := func(queues int, steered bool) bool {
+		names := queueNames(c.Namespace, c.Name, queues+1, steered)
+		return n.queues[names[queues-1]] != nil && n.queues[names[queues]] == nil
+	}
+	if c.Steer != 0 && exactly(c.Queues/2, false) {
+		c.Queues, c.Steer = c.Queues/2, 0
 		return true
 	}
-	return n.queues[names[c.Queues]] == nil
+	return exactly(c.Queues, c.Steer != 0)
 }
 
 // take takes the queues of these names that the last process has left. stored are the names of those.
