@@ -218,7 +218,7 @@ func socketPair() (ours net.Conn, theirs *os.File, err error) {
 func (l *liveDevices) duplicate(files map[string]*os.File) error {
 	for i := range l.list {
 		p, queues := &l.list[i].plan, l.list[i].device.Queues()
-		for n, name := range queueNames(p.Namespace, p.Name, len(queues), p.Steer != 0 && len(queues) == p.Queues) {
+		for n, name := range queueNames(p.Namespace, p.Name, len(queues), len(queues) == 2*l.workers) {
 			fd, err := unix.FcntlInt(uintptr(queues[n].FD()), unix.F_DUPFD_CLOEXEC, 0)
 			if err != nil {
 				return os.NewSyscallError("F_DUPFD_CLOEXEC", err)
