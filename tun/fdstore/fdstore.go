@@ -55,13 +55,16 @@ func Inherited() (map[string][]*os.File, error) {
 	if err != nil || n < 0 || n > maxKept {
 		return nil, fmt.Errorf("%s=%q: must be a number of descriptors, at most %d", listenFDs, os.Getenv(listenFDs), maxKept)
 	}
+	for fd := firstFD; fd < firstFD+n; fd++ { // before any is owned, and closed with its owner: they may be others'
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return nil, fmt.Errorf("%s=%d: descriptor %d: %w", listenFDs, n, fd, os.NewSyscallError("F_GETFD", err))
+		}
+	}
 	names := inheritedNames()
 	files := map[string][]*os.File{}
 	for i := range n {
 		fd := firstFD + i
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("%s=%d: descriptor %d: %w", listenFDs, n, fd, os.NewSyscallError("F_SETFD", err))
-		}
+		unix.CloseOnExec(fd)
 		name := "unknown"
 		if i < len(names) {
 			name = names[i]
