@@ -54,6 +54,20 @@ func sparseRig(t *testing.T) (*worker, []*tuntest.Memory) {
 	return w, memory
 }
 
+// turnOnce has the worker carry what is ready. It reports false when nothing is.
+func turnOnce(t *testing.T, w *worker) bool {
+	t.Helper()
+	ready, few, err := w.poller.Wait(0, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.few = few
+	if err := w.turn(ready); err != nil {
+		t.Fatal(err)
+	}
+	return len(ready)+len(few) > 0
+}
+
 func udpFrame(s packettest.Spec) []byte {
 	return append(make([]byte, tun.HeaderLen), packettest.UDP(s)...)
 }
@@ -81,16 +95,8 @@ func TestSparseFlowsDoNotWaitForBulkOnes(t *testing.T) {
 		}
 	}}
 	for turns := 0; ; turns++ {
-		ready, few, err := w.poller.Wait(0, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(ready)+len(few) == 0 {
+		if !turnOnce(t, w) {
 			break
-		}
-		w.few = few
-		if err := w.turn(ready); err != nil {
-			t.Fatal(err)
 		}
 		if turns > bulkPackets {
 			t.Fatal("it never ends")
@@ -112,14 +118,7 @@ func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
 		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr3, SrcPort: 2000, DstPort: 2001, Payload: 16}))
 	}
 	for range 3 {
-		ready, few, err := w.poller.Wait(0, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.few = few
-		if err := w.turn(ready); err != nil {
-			t.Fatal(err)
-		}
+		turnOnce(t, w)
 	}
 	if bulk, sparse := devices[vm4].Drain(0, nil), devices[vm3].Drain(0, nil); bulk < 3*maxBursts*(waitingBytes/1500) || sparse < 3*burstPackets || sparse > 3*(maxBursts+1)*burstPackets {
 		t.Errorf("in three turns %d bulk and %d sparse packets were carried", bulk, sparse)
@@ -141,16 +140,8 @@ func TestAFlowThatBecomesABulkFlowStaysInOrder(t *testing.T) {
 	carry := func() {
 		t.Helper()
 		for {
-			ready, few, err := w.poller.Wait(0, nil, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(ready)+len(few) == 0 {
+			if !turnOnce(t, w) {
 				break
-			}
-			w.few = few
-			if err := w.turn(ready); err != nil {
-				t.Fatal(err)
 			}
 		}
 		devices[vm4].Drain(0, func(frame []byte) {
@@ -194,14 +185,7 @@ func TestAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T) {
 	for turn := range 5 {
 		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: poison, DstPort: 1, Payload: 16}))
 		devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}))
-		ready, few, err := w.poller.Wait(0, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.few = few
-		if err := w.turn(ready); err != nil {
-			t.Fatal(err)
-		}
+		turnOnce(t, w)
 		if n := devices[vm4].Drain(0, nil); n != 1 {
 			t.Errorf("turn %d: %d packets of the bulk flow came", turn, n)
 		}

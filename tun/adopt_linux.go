@@ -81,7 +81,7 @@ func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
 	if d.queues, level, err = k.adoptQueues(&d.config); err != nil {
 		return Off, err
 	}
-	if err := d.steer(false); err != nil {
+	if err := d.steer(k, false); err != nil {
 		return Off, err
 	}
 	return level, d.settle(d.queues[0].FD())

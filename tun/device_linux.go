@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/nsgd/nsgd/tun/steer"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -127,7 +126,7 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.queues, level, err = k.openQueues(d.config); err != nil {
 		return Off, err
 	}
-	if err = d.steer(true); err != nil {
+	if err = d.steer(k, true); err != nil {
 		return Off, err
 	}
 	if isNew {
@@ -154,12 +153,12 @@ func (d *kernelDevice) index() (int, error) {
 }
 
 // steer has packets find their queues. Where the kernel can't, a device that is new keeps those that are not of sparse flows.
-func (d *kernelDevice) steer(isNew bool) error {
+func (d *kernelDevice) steer(k kernel, isNew bool) error {
 	if d.config.Steer == 0 {
 		return nil
 	}
 	workers := len(d.queues) / 2
-	err := steer.Queues(d.queues[0].FD(), workers, d.config.Steer)
+	err := k.steer(d.queues[0].FD(), workers, d.config.Steer)
 	if err == nil {
 		return nil
 	}

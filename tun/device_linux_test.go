@@ -309,11 +309,11 @@ func TestTheOffloadLadderTakesWhatTheKernelGrants(t *testing.T) {
 		ask    Offload
 		want   Offload
 	}{
-		{"a kernel before 6.2 has no USO", kernel{all, refuse(usoMask)}, Auto, TSO},
-		{"one that refuses every mask gets a plain device", kernel{all, refuse(usoMask, tsoMask)}, Auto, Off},
-		{"TSO refused where it was asked for", kernel{all, refuse(tsoMask)}, TSO, Off},
-		{"no virtio-net header at all", kernel{without(unix.IFF_VNET_HDR), refuse()}, Auto, Off},
-		{"off asks nothing", kernel{all, func(int, uint32) error { t.Error("asked"); return nil }}, Off, Off},
+		{"a kernel before 6.2 has no USO", kernel{features: all, setOffload: refuse(usoMask)}, Auto, TSO},
+		{"one that refuses every mask gets a plain device", kernel{features: all, setOffload: refuse(usoMask, tsoMask)}, Auto, Off},
+		{"TSO refused where it was asked for", kernel{features: all, setOffload: refuse(tsoMask)}, TSO, Off},
+		{"no virtio-net header at all", kernel{features: without(unix.IFF_VNET_HDR), setOffload: refuse()}, Auto, Off},
+		{"off asks nothing", kernel{features: all, setOffload: func(int, uint32) error { t.Error("asked"); return nil }}, Off, Off},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -329,14 +329,14 @@ func TestTheOffloadLadderTakesWhatTheKernelGrants(t *testing.T) {
 		})
 	}
 	t.Run("any other refusal is an error", func(t *testing.T) {
-		k := kernel{all, func(int, uint32) error { return unix.EPERM }}
+		k := kernel{features: all, setOffload: func(int, uint32) error { return unix.EPERM }}
 		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true})
 		if !errors.Is(err, unix.EPERM) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("several queues without multi-queue are an error", func(t *testing.T) {
-		k := kernel{without(unix.IFF_MULTI_QUEUE), refuse()}
+		k := kernel{features: without(unix.IFF_MULTI_QUEUE), setOffload: refuse()}
 		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2})
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("got %v", err)

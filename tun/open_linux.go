@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +23,11 @@ const (
 type kernel struct {
 	features   func() (uint32, error)          // IFF_ flags that TUNGETFEATURES gives
 	setOffload func(fd int, mask uint32) error // TUNSETOFFLOAD
+	steer      func(fd, workers int, key uint64) error
 }
 
 func runningKernel() kernel {
-	return kernel{features: func() (uint32, error) { return tunFeatures(tunPath) }, setOffload: setOffload}
+	return kernel{features: func() (uint32, error) { return tunFeatures(tunPath) }, setOffload: setOffload, steer: steer.Queues}
 }
 
 // tunFeatures reads the IFF_ flags of TUNGETFEATURES. It fails when this machine or this user

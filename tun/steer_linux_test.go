@@ -2,7 +2,10 @@ package tun
 
 import (
 	"net"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // queueOf is the queue in which a packet waits; -1: none does.
@@ -68,6 +71,43 @@ func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 	}
 	defer next.Close()
 	check(next)
+}
+
+// Where the kernel can't steer, a device has the queues that are not of sparse flows, in this process and in the one that gets
+// them, and its user is told.
+func TestAKernelThatCanNotSteerLeavesTheOtherQueues(t *testing.T) {
+	c := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.0.1/24"), Queues: 4, Steer: 12345}
+	told := ""
+	c.Warn = func(err error) { told = err.Error() }
+	k := runningKernel()
+	k.steer = func(int, int, uint64) error { return unix.EPERM }
+	d, level, err := k.open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if len(d.Queues()) != 2 || !strings.Contains(told, "small flows wait behind large ones: operation not permitted") {
+		t.Fatalf("%d queues, told %q", len(d.Queues()), told)
+	}
+	descriptors, h, err := HandOver(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := TakeOver(c, h, descriptors, d.(Remote))
+	if err != nil || len(held.Queues()) != 2 || h.Level != level {
+		t.Fatalf("%v, %+v", err, h)
+	}
+	defer closeQueues(held.Queues())
+	var conn net.Conn
+	inside(t, c.Namespace, func() (err error) {
+		conn, err = net.Dial("udp", "10.0.0.2:9")
+		return err
+	})
+	defer conn.Close()
+	conn.Write(make([]byte, 16))
+	if queueOf(t, held, make([]byte, BufferLen)) < 0 {
+		t.Error("a datagram waits in none of them")
+	}
 }
 
 func TestAnOddNumberOfQueuesCanNotBeSteered(t *testing.T) {

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -289,22 +287,6 @@ func (d *daemon) removeFabric() {
 		d.log.Warn("what an earlier nsgd with cluster: has left stays: nsgd detach removes it", "error", err)
 	} else if len(removed) > 0 {
 		d.log.Info("removed what led to other hosts of a cluster", "removed", removed)
-	}
-}
-
-// steer is the key by which packets find their queues. It is the same in the processes that follow one another.
-func (d *daemon) steer() uint64 {
-	if d.steering == 0 {
-		d.steering = d.inherited.kept.Seed(rand.Uint64) | 1
-	}
-	return d.steering
-}
-
-// warn tells what works less well with devices, once for all devices.
-func (d *daemon) warn(err error) {
-	_, what, _ := strings.Cut(err.Error(), `": `) // behind the device's name
-	if _, told := d.warned.LoadOrStore(what, true); !told {
-		d.log.Warn("devices", "warning", err)
 	}
 }
 

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -76,6 +78,22 @@ type opener func(tun.Config) (tun.Device, tun.Offload, error)
 func queues(c *tun.Config, workers int, steer uint64) {
 	if c.Queues = workers; 2*workers <= tun.MaxQueues {
 		c.Queues, c.Steer = 2*workers, steer
+	}
+}
+
+// steer is the key by which packets find their queues. It is the same in the processes that follow one another.
+func (d *daemon) steer() uint64 {
+	if d.steering == 0 {
+		d.steering = d.inherited.kept.Seed(rand.Uint64) | 1
+	}
+	return d.steering
+}
+
+// warn tells what works less well with devices, once for all devices.
+func (d *daemon) warn(err error) {
+	_, what, _ := strings.Cut(err.Error(), `": `) // behind the device's name
+	if _, told := d.warned.LoadOrStore(what, true); !told {
+		d.log.Warn("devices", "warning", err)
 	}
 }
 

@@ -48,9 +48,10 @@ func settings(workers int, key uint64) settingsEntry {
 	return settingsEntry{uint32(workers), uint32(key), golden + uint32(key>>32)%(golden>>12)&^1}
 }
 
-// Queues has the kernel choose the queues of a TUN device, of which there are two for each worker: first one for each, then
-// those of their sparse flows. queue is the descriptor of any of them. All devices, and the processes that follow one
-// another, have the same key: both ways of a flow are one worker's. The kernel keeps the program as long as the device.
+// Queues has the kernel choose a queue of a TUN device for each packet. The device has two for each worker: the first half
+// of the queues is for bulk flows, the second half for sparse ones. queue is the descriptor of any of them. Give all devices
+// the same key, and keep it in the next process: both ways of a flow are then one worker's. The kernel keeps the program as
+// long as the device.
 // Safe for concurrent use. The error is errors.ErrUnsupported where the kernel lacks something (it has all since 4.16), and
 // fs.ErrPermission without CAP_BPF or CAP_SYS_ADMIN.
 func Queues(queue, workers int, key uint64) error {
