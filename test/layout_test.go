@@ -25,6 +25,7 @@ var allowedImports = map[string][]string{
 	"ruleset":          {},
 	"tun":              {"dataplane/packet", "tun/folder", "tun/steer"}, // of packet the offsets of headers
 	"tun/steer":        nil,
+	"tun/objecttest":   nil,
 	"tun/folder":       {},
 	// The programs before interfaces that exist; of tun namespaces and the devices that outlive a process.
 	"tun/intercept": {"tun"},

@@ -15,7 +15,7 @@ import (
 
 // object is programs.c, compiled by `go generate`. The build needs no compiler for it.
 //
-//go:generate ./compile
+//go:generate ../objecttest/compile
 //go:embed programs.o
 var object []byte
 

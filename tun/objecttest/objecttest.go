@@ -1,4 +1,5 @@
-package intercept
+// Package objecttest holds a package's programs.o, which the kernel runs, to its programs.c.
+package objecttest
 
 import (
 	"bytes"
@@ -15,7 +16,9 @@ import (
 // compiler made programs.o. Another version's object differs.
 const compiler = "clang version 14.0.6"
 
-func TestTheObjectIsOfItsSource(t *testing.T) {
+// IsOfItsSource fails where the object that is embedded was compiled from another programs.c than the one in this folder.
+func IsOfItsSource(t *testing.T, object []byte) {
+	t.Helper()
 	source, err := os.ReadFile("programs.c")
 	if err != nil {
 		t.Fatal(err)
@@ -34,11 +37,13 @@ func TestTheObjectIsOfItsSource(t *testing.T) {
 	}
 	sum := sha256.Sum256(source)
 	if got, want := string(bytes.TrimRight(stamp, "\x00")), hex.EncodeToString(sum[:]); got != want {
-		t.Errorf("programs.o is of another programs.c: run go generate ./tun/intercept")
+		t.Errorf("programs.o is of another programs.c: run go generate there")
 	}
 }
 
-func TestTheSourceCompilesToTheObject(t *testing.T) {
+// CompilesTo fails where programs.c of this folder compiles to another object. It skips without the compiler that made it.
+func CompilesTo(t *testing.T, object []byte) {
+	t.Helper()
 	version, err := exec.Command("clang", "--version").Output()
 	if err != nil {
 		t.Skipf("needs clang: %v", err)
@@ -50,7 +55,7 @@ func TestTheSourceCompilesToTheObject(t *testing.T) {
 		t.Skipf("needs libbpf-dev: %v", err)
 	}
 	out := filepath.Join(t.TempDir(), "programs.o")
-	if printed, err := exec.Command("./compile", out).CombinedOutput(); err != nil {
+	if printed, err := exec.Command("../objecttest/compile", out).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, printed)
 	}
 	built, err := os.ReadFile(out)
@@ -58,6 +63,6 @@ func TestTheSourceCompilesToTheObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(built, object) {
-		t.Error("programs.o differs from what programs.c compiles to: run go generate ./tun/intercept")
+		t.Error("programs.o differs from what programs.c compiles to: run go generate there")
 	}
 }
