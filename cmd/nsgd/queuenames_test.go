@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/fdstore"
+)
+
+// systemd passes all names in one variable, of which Linux takes 128 KB: a service with longer ones can't be started again.
+func TestNamesOfQueuesFitOneVariable(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	store, why := fdstore.Open()
+	if !store.IsSystemds() {
+		t.Fatal(why)
+	}
+	n, queues, length := &inheritance{store: store}, 0, 0
+	for {
+		names := queueNames("ns", string(rune('a'+queues)), 32, true)
+		if !n.named(names) {
+			break
+		}
+		for _, name := range names {
+			queues, length = queues+1, length+len(name)+1
+		}
+	}
+	if length >= 128<<10 || queues < 7000 {
+		t.Errorf("%d names of %d bytes", queues, length)
+	}
+	if !(&inheritance{names: 1 << 20}).named([]string{"q.a"}) {
+		t.Error("nsgd keep, which uses several variables, is bounded too")
+	}
+}
+
+// Only what an earlier process has left of a device as a whole is taken over: a queue that nobody reads would lose packets.
+func TestQueuesFitAsAWhole(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		left    int
+		steered bool
+		want    tun.Config // Queues and Steer; what is asked for are four queues, steered
+		fits    bool
+	}{
+		{"as many", 4, true, tun.Config{Queues: 4, Steer: 7}, true},
+		{"of one worker", 2, true, tun.Config{Queues: 4, Steer: 7}, false},
+		{"of three workers", 6, true, tun.Config{Queues: 4, Steer: 7}, false},
+		{"none", 0, true, tun.Config{Queues: 4, Steer: 7}, false},
+		{"of two workers where the kernel could not steer", 2, false, tun.Config{Queues: 2}, true},
+		{"of four workers where it could not", 4, false, tun.Config{Queues: 4, Steer: 7}, false},
+	} {
+		n := &inheritance{queues: map[string]*os.File{}}
+		for _, name := range queueNames("ns", "eth0", test.left, test.steered) {
+			n.queues[name] = os.Stdin
+		}
+		c := tun.Config{Namespace: "ns", Name: "eth0", Queues: 4, Steer: 7}
+		if fits := n.fit(&c); fits != test.fits || c.Queues != test.want.Queues || c.Steer != test.want.Steer {
+			t.Errorf("%s: %v, %d queues, steer %d", test.name, fits, c.Queues, c.Steer)
+		}
+	}
+}
