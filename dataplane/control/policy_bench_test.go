@@ -2,10 +2,10 @@ package control_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -37,8 +37,11 @@ func BenchmarkPolicyAtScale(b *testing.B) {
 	if err := p.Write(policy); err != nil {
 		b.Fatal(err)
 	}
-	writeTags := func(i int) {
-		changed := bytes.Replace(text, []byte(`/32"`), []byte(`/`+strconv.Itoa(31-i%2)+`"`), 1)
+	writeTags := func(i int) { // one tag gets another prefix
+		changed := bytes.Replace(text, []byte(`"addressPrefixes": [`), fmt.Appendf(nil, `"addressPrefixes": ["198.51.%d.0/24", `, i%2), 1)
+		if bytes.Equal(changed, text) {
+			b.Fatalf("%s has no prefixes", tags)
+		}
 		if err := os.WriteFile(tagFile, changed, 0o644); err != nil {
 			b.Fatal(err)
 		}
