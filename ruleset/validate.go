@@ -39,6 +39,7 @@ func (g *NetworkSecurityGroup) Validate(known KnownTags) (*NSG, Faults) {
 	if !g.UnknownName && !validName(g.Name) {
 		v.fail(nil, CodeInvalidName, "name", g.Name, "%s", nameRule)
 	}
+	v.nsg.Rules = slices.Grow(v.nsg.Rules, len(g.SecurityRules))
 	for i := range g.SecurityRules {
 		v.rule(&g.SecurityRules[i])
 	}

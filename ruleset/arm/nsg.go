@@ -130,8 +130,10 @@ func (l *loader) buildGroup(r *resource) {
 	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
 		raw.ResourceGUID = guid
 	}
-	bodies := map[string]ruleBody{}
-	for _, c := range l.inner(r, ruleKind, f.objects("securityRules")) {
+	inner := l.inner(r, ruleKind, f.objects("securityRules"))
+	bodies := make(map[string]ruleBody, len(inner))
+	raw.SecurityRules = make([]ruleset.SecurityRule, 0, len(inner)) // a policy keeps them: see ruleset.Rule.Written
+	for _, c := range inner {
 		bodies[strings.ToLower(c.name)] = ruleBody{c.file, c.source}
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(c.file, r.place(), c.name, c.nameUnknown, c.body))
 	}
@@ -164,7 +166,7 @@ func (l *loader) addGroup(r *resource, nsg *ruleset.NSG) {
 // readRule reads a rule's fields as text, for ruleset to validate.
 func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[string]any) ruleset.SecurityRule {
 	f := l.read(file, place, name, body)
-	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
+	rule := ruleset.SecurityRule{Name: name}
 	rule.ID, _ = lookup(body, "id").(string)
 	readFields(f, &rule, ruleset.SecurityRuleFields)
 	f.warnOfNumbers(&rule)
@@ -172,9 +174,12 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 		f.markOpen("name", name)
 	}
 	for _, field := range ruleset.SecurityRuleFields {
-		if field.Literal {
-			f.open[field.Name] = isExpression(*field.Text(&rule))
+		if field.Literal && isExpression(*field.Text(&rule)) {
+			f.open[field.Name] = true
 		}
+	}
+	if len(f.open) > 0 {
+		rule.Unknown = f.open
 	}
 	return rule
 }

@@ -1,7 +1,6 @@
 package arm
 
 import (
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -148,11 +147,11 @@ func (f *fields) checkNames(kind string, known map[string]bool) {
 	if alsoAzures[kind] == nil {
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(f.values)) {
-		if f.misspelled(kind, key) || known[strings.ToLower(key)] || slices.Contains(nowhereRead, strings.ToLower(key)) ||
-			slices.ContainsFunc(alsoAzures[kind], func(name string) bool { return strings.EqualFold(name, key) }) {
-			continue
-		}
+	for _, key := range sortedKeys(f.values, func(key string) bool {
+		low := strings.ToLower(key)
+		return !known[low] && !f.misspelled(kind, key) && !slices.Contains(nowhereRead, low) &&
+			!slices.ContainsFunc(alsoAzures[kind], func(name string) bool { return strings.EqualFold(name, key) })
+	}) {
 		f.l.warn(f.newFault(CodeUnknownProperty, key, asText(f.values[key]), "there is no such property, so that it was not read"))
 	}
 }
@@ -160,11 +159,22 @@ func (f *fields) checkNames(kind string, known map[string]bool) {
 // checkLevel refuses properties that stand beside "properties", as Azure does. A copy of the one inside, which
 // a query of Resource Graph may add, says nothing else.
 func (f *fields) checkLevel(body map[string]any, known map[string]bool) {
-	for _, key := range slices.Sorted(maps.Keys(body)) {
-		if v := body[key]; v != nil && known[strings.ToLower(key)] && !reflect.DeepEqual(v, lookup(f.values, key)) {
-			f.fault(CodeInvalidRequestFormat, key, asText(v), "Could not find member '%s': it is a property, and belongs inside properties and not beside them", key)
+	for _, key := range sortedKeys(body, func(key string) bool {
+		return body[key] != nil && known[strings.ToLower(key)] && !reflect.DeepEqual(body[key], lookup(f.values, key))
+	}) {
+		f.fault(CodeInvalidRequestFormat, key, asText(body[key]), "Could not find member '%s': it is a property, and belongs inside properties and not beside them", key)
+	}
+}
+
+// sortedKeys are the keys of an object that a filter takes. Most objects have none, and cost no sorting.
+func sortedKeys(object map[string]any, takes func(key string) bool) (keys []string) {
+	for key := range object {
+		if takes(key) {
+			keys = append(keys, key)
 		}
 	}
+	slices.Sort(keys)
+	return keys
 }
 
 // checkElsewhere warns of an object without properties that has them, or objects with properties, under a name that
@@ -173,10 +183,11 @@ func (f *fields) checkElsewhere(body map[string]any, known map[string]bool) {
 	if hasKnown(body, known) { // flattened, as az writes it
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(body)) {
-		if inside := firstObject(body[key]); inside != nil && !f.misspelled("", key) && !slices.Contains(noProperties, strings.ToLower(key)) && holds(inside, known) {
-			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(body[key]), "there is no such property, and no properties: what is inside was not read"))
-		}
+	for _, key := range sortedKeys(body, func(key string) bool {
+		inside := firstObject(body[key])
+		return inside != nil && !f.misspelled("", key) && !slices.Contains(noProperties, strings.ToLower(key)) && holds(inside, known)
+	}) {
+		f.l.warn(f.newFault(CodeUnknownProperty, key, asText(body[key]), "there is no such property, and no properties: what is inside was not read"))
 	}
 }
 
@@ -218,10 +229,11 @@ var referred = []kind{groupKind, asgKind, routeTableKind, natGatewayKind}
 
 // checkReferences warns of a property that Azure does not have and that refers to what decides on packets, such as "nsg".
 func (f *fields) checkReferences(kind string, known map[string]bool) {
-	for _, key := range slices.Sorted(maps.Keys(f.values)) {
-		if object := firstObject(f.values[key]); object != nil && !f.misspelled(kind, key) && !known[strings.ToLower(key)] && slices.Contains(referred, kindOfID(textOf(object, "id"))) {
-			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(f.values[key]), "there is no such property: what it refers to was not read"))
-		}
+	for _, key := range sortedKeys(f.values, func(key string) bool {
+		object := firstObject(f.values[key])
+		return object != nil && !f.misspelled(kind, key) && !known[strings.ToLower(key)] && slices.Contains(referred, kindOfID(textOf(object, "id")))
+	}) {
+		f.l.warn(f.newFault(CodeUnknownProperty, key, asText(f.values[key]), "there is no such property: what it refers to was not read"))
 	}
 }
 
@@ -231,14 +243,7 @@ type spelled struct{ kind, key string }
 // checkSpelling warns of the keys of an object that are no names of known but near to one of names. It looks
 // at a key of a kind once, unless that has a warning.
 func (f *fields) checkSpelling(kind string, object map[string]any, known map[string]bool, names []string) {
-	var strange []string
-	for key := range object {
-		if len(key) >= minSpelling && !f.l.wellSpelled[spelled{kind, key}] {
-			strange = append(strange, key)
-		}
-	}
-	slices.Sort(strange)
-	for _, key := range strange {
+	for _, key := range sortedKeys(object, func(key string) bool { return f.misspelled(kind, key) }) {
 		near := ruleset.NewNearMiss(key)
 		if !known[strings.ToLower(key)] {
 			for _, name := range names {
