@@ -251,12 +251,12 @@ func (r *policyRig) questions() error {
 			return discard(r.client.Flows(ctx, inspect.FlowFilter{Address: "203.0.112.0", Limit: 1000}))
 		}},
 		{"rules of a group", func() error { return discard(r.client.Rules(ctx, inspect.RuleFilter{NetworkSecurityGroup: "many0"})) }},
-		{"rules", func() error { return discard(r.client.Rules(ctx, inspect.RuleFilter{})) }},
 		{"effective", func() error { return discard(r.client.Effective(ctx, "nic1")) }},
 		{"status", func() error { return discard(r.client.Status(ctx)) }},
 		{"verify, 1,000 questions", r.verify},
 		{"scrape", func() error { return r.scrape("identity") }},
 		{"scrape, gzip", func() error { return r.scrape("gzip") }},
+		{"rules", func() error { return discard(r.client.Rules(ctx, inspect.RuleFilter{})) }},
 	}
 	for _, q := range questions {
 		var times []time.Duration
