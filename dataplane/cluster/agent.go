@@ -110,25 +110,25 @@ type Agent struct {
 	heldEpoch int64
 	heldOf    uint64 // View.places of held
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
-	registered  int64
-	waiting     map[string]string
-	orphans     map[string]orphan // claims whose host has lost its registration
-	orphansOf   uint64            // View.places of orphans
-	orphansDue  time.Duration     // by Clock: then one of them may be taken or collected; 0: there is none
+	registered int64
+	waiting    map[string]string
+	orphans    map[string]orphan // claims whose host has lost its registration
+	orphansOf  uint64            // View.places of orphans
+	orphansDue time.Duration     // by Clock: then one of them may be taken or collected; 0: there is none
 	// wroteRecord, wroteReport and wroteHealth are what etcd was given last.
 	wroteRecord, wroteReport, wroteHealth written
-	placement   *Placement // that is in force; nil: not known
-	placesOf    uint64     // View.places of placement; 0: not known
-	reaches     int        // network interfaces of others in it
-	last        *Placement // that was in force last; nil: none was
-	healthText  string     // of the last HealthRecord; empty: there was none
-	healthLeft  int        // backends that it leaves out
-	healthWakes uint64     // wakes of it
-	healthAt    time.Duration // by Clock, when it was told
-	healthDue   time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
-	heard       *Health       // from the others last; nil: nothing was
-	healthsOf   uint64        // View.healths of heard
-	healthIn    *Placement    // of heard
+	placement                             *Placement    // that is in force; nil: not known
+	placesOf                              uint64        // View.places of placement; 0: not known
+	reaches                               int           // network interfaces of others in it
+	last                                  *Placement    // that was in force last; nil: none was
+	healthText                            string        // of the last HealthRecord; empty: there was none
+	healthLeft                            int           // backends that it leaves out
+	healthWakes                           uint64        // wakes of it
+	healthAt                              time.Duration // by Clock, when it was told
+	healthDue                             time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
+	heard                                 *Health       // from the others last; nil: nothing was
+	healthsOf                             uint64        // View.healths of heard
+	healthIn                              *Placement    // of heard
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration
 	refusal      attempt // of the daemon

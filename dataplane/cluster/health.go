@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sort"
 	"time"
-
 )
 
 const (
