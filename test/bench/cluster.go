@@ -206,12 +206,12 @@ func (c *clusterRig) share(shared bool) {
 	c.shared = shared
 }
 
-// move moves vm3 to another host. Its routes by the device that goes are the better ones until then, as those of a machine
-// that migrates are.
+// move moves vm3 to another host. Until then its routes by the device that goes are others than those that the next
+// host brings, which would be refused.
 func (c *clusterRig) move(from, to *clusterHost) error {
 	lines := ""
-	for _, half := range []string{"0.0.0.0/1", "128.0.0.0/1"} {
-		lines += fmt.Sprintf("ip -n %s route replace %s dev %s\n", from.guest, half, from.device)
+	for _, all := range [][3]string{{"0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"}, {"::/0", "::/1", "8000::/1"}} {
+		lines += fmt.Sprintf("ip -n %[1]s route del %[3]s dev %[2]s\nip -n %[1]s route add %[4]s dev %[2]s\nip -n %[1]s route add %[5]s dev %[2]s\n", from.guest, from.device, all[0], all[1], all[2])
 	}
 	err := script(lines)
 	if err == nil {
