@@ -154,17 +154,17 @@ func (c *clusterRig) applyFleet(number, nics int) (committed time.Time, err erro
 	cmd := c.nsgctl("apply", folder, "--wait", "5m")
 	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Run(); err != nil {
-		return committed, fmt.Errorf("nsgctl cluster apply: %w: %s", err, said.Bytes())
+		return committed, fmt.Errorf("nsgctl cluster apply: %w: %s", err, said.text.Bytes())
 	}
-	if said.when.IsZero() || bytes.Contains(said.Bytes(), []byte("not carried")) {
-		return committed, fmt.Errorf("nsgctl cluster apply: %s", said.Bytes())
+	if said.when.IsZero() || bytes.Contains(said.text.Bytes(), []byte("not carried")) {
+		return committed, fmt.Errorf("nsgctl cluster apply: %s", said.text.Bytes())
 	}
 	return said.when, nil
 }
 
 // commitWriter notes when nsgctl says that a generation is current.
 type commitWriter struct {
-	bytes.Buffer
+	text bytes.Buffer
 	when time.Time
 }
 
@@ -172,7 +172,7 @@ func (w *commitWriter) Write(b []byte) (int, error) {
 	if w.when.IsZero() && bytes.Contains(b, []byte(" is current\n")) {
 		w.when = time.Now()
 	}
-	return w.Buffer.Write(b)
+	return w.text.Write(b)
 }
 
 // startFleet starts a host's nsgd, with a namespace for each network interface.
