@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -363,22 +362,6 @@ func (n *inheritance) close() error {
 
 // errRestart ends a process that leaves everything to the next one.
 var errRestart = errors.New("the next process goes on")
-
-// onRestart ends ctx when whoever keeps this process's descriptors asks for its end.
-func (n *inheritance) onRestart(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, fdstore.Restart)
-	go func() {
-		defer signal.Stop(signals)
-		select {
-		case <-ctx.Done():
-		case <-signals:
-			n.leave(cancel)
-		}
-	}()
-	return ctx, cancel
-}
 
 // leave ends the run for the next one.
 func (n *inheritance) leave(cancel context.CancelCauseFunc) {

@@ -74,7 +74,9 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 		err = fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
 	if err == nil {
-		d.prepare(all)
+		err = d.prepare(all)
+	}
+	if err == nil {
 		err = d.before.await()
 	}
 	if err != nil {
@@ -109,8 +111,9 @@ func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, st
 		log.Warn("policy", "warning", warning)
 	}
 	inherited := d.inherited
-	ctx, d.end = inherited.onRestart(ctx)
+	ctx, d.end = context.WithCancelCause(ctx)
 	defer d.end(nil)
+	d.onRestart(ctx)
 	d.config, d.policy, d.read, d.log, d.lines = all.config, all.files, all.begun, log, lines
 	d.file, d.share = all.file, *all.share
 	d.interception = &interception{log: log, privileged: d.privileged, within: confirm}
