@@ -10,6 +10,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,9 +34,32 @@ func (d *daemon) prepare(all *loaded) error {
 			return fmt.Errorf("%s: %w", unfit, errAnew)
 		}
 	}
-	o := all.config.engineOptions(nil)
-	d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
+	d.reserve(all)
 	return nil
+}
+
+// reserve makes the memory of the engine's flow table, if it is not there yet.
+func (d *daemon) reserve(all *loaded) {
+	if d.reserved == nil {
+		o := all.config.engineOptions(nil)
+		d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
+	}
+}
+
+// standBy waits for the end of the process that carries packets, and takes what that has left. all is what was read before.
+func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (*loaded, error) {
+	d.reserve(all)
+	debug.FreeOSMemory() // it may wait for months
+	found, err := s.Await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.inherited.receive(found)
+	d.collect = d.inherited.postponeCollection()
+	if all.file.Cluster != nil { // other hosts have changed what this one carries
+		return loadAll(ctx, d.path)
+	}
+	return all, nil
 }
 
 // adoptAll takes over the devices of all attachments, and changes none: the earlier process may still carry packets. It

@@ -62,7 +62,14 @@ func inherit() (*inheritance, error) {
 		return nil, err
 	}
 	store, why := fdstore.Open()
-	n := &inheritance{store: store, unkept: why, queues: map[string]*os.File{}, resumes: len(found) > 0}
+	n := &inheritance{store: store, unkept: why}
+	n.receive(found)
+	return n, nil
+}
+
+// receive takes descriptors that the process before has left, by their names. Nothing was taken before.
+func (n *inheritance) receive(found map[string][]*os.File) {
+	n.resumes, n.queues = len(found) > 0, map[string]*os.File{}
 	slabs := map[string]*os.File{}
 	for name, files := range found {
 		n.names += len(files) * (len(name) + 1)
@@ -76,7 +83,6 @@ func inherit() (*inheritance, error) {
 		}
 	}
 	n.slabs = slab.New(slabs, n.store)
-	return n, nil
 }
 
 // open opens what is kept, once no other process uses it.
