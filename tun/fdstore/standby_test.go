@@ -48,7 +48,8 @@ func stands() int {
 	case "is reloaded":
 		tell("RELOADING=1")
 		if !gone(first) {
-			return 1
+			fmt.Println("it stays")
+			return 0
 		}
 		tell("READY=1")
 		if standbyOf(first); err == nil {
