@@ -80,6 +80,9 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 	}
 	if drop != packet.NotDropped {
 		x.w.counters.Drop(drop)
+		if x.w.decisions != nil && drop.OfPolicy() {
+			x.decided(drop)
+		}
 	}
 	return drop
 }

@@ -79,7 +79,8 @@ type worker struct {
 	held     passage // of a fragment that has waited for that packet
 	heldSlot slot
 
-	watchers *watch.WatcherList // of the burst; nil: nobody watches
+	watchers  *watch.WatcherList // of the burst; nil: nobody watches
+	decisions *watch.Decisions   // of the burst; nil: nobody judges again
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
 	watched int64
 
