@@ -152,8 +152,13 @@ func (c *Set) Forget(slot uint32) {
 	cell.lastHit.Store(0)
 }
 
-// Rule adds to a rule's sums of the running burst.
+// Rule adds a packet to a rule's sums of the running burst.
 func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
+	c.Add(slot, hits, uint64(p.Segments), uint64(p.WireLen))
+}
+
+// Add adds wire segments and their bytes to a rule's sums of the running burst.
+func (c *Set) Add(slot uint32, hits, packets, bytes uint64) {
 	i := uint8(slot % pendingRules)
 	e := &c.pending[i]
 	if e.slot != slot || !e.used {
@@ -168,8 +173,8 @@ func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
 		}
 	}
 	e.hits += hits
-	e.packets += uint64(p.Segments)
-	e.bytes += uint64(p.WireLen)
+	e.packets += packets
+	e.bytes += bytes
 }
 
 func (c *Set) flushRule(e *pendingRule) {
