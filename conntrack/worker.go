@@ -46,17 +46,18 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 	if !ok {
 		return 0, 0, false
 	}
-	if !w.Lives(f, now) {
+	r := &t.records[f]
+	if s := status(r.status.Load()); s.class().Cut() || t.expiresIn(r, s, now) == 0 {
 		return 0, 0, false
 	}
 	return f, d, true
 }
 
-// Lives reports whether a flow that LookupHash has found is still what it would find.
+// Lives reports whether a lookup of the flow's keys would find it: one that waits in another's place is not found.
 func (w *Worker) Lives(f Flow, now Tick) bool {
 	r := &w.table.records[f]
 	s := status(r.status.Load())
-	return s.live() && !s.class().Cut() && w.table.expiresIn(r, s, now) > 0
+	return s&(statusLive|statusWaits) == statusLive && !s.class().Cut() && w.table.expiresIn(r, s, now) > 0
 }
 
 // Cut ends a flow that the rules deny now. For as long as it could have lived on, what would begin it again from

@@ -50,7 +50,7 @@ const (
 	related                 // it is an ICMP error about one of them
 )
 
-// streak is what consecutive packets of one flow in a group share. It is found once, and what they add is counted once. The first
+// streak is what consecutive packets of one flow in a group share. It is found once, and what they add is counted once. The second
 // of them begins it. The zero value is no streak.
 type streak struct {
 	lasts     bool
@@ -60,7 +60,7 @@ type streak struct {
 	src       *topology.Endpoint
 	to        int
 	slots     conntrack.Slots
-	// Of the packets behind the first: wire segments and their bytes. A group bounds them.
+	// Of the packets behind the second: wire segments and their bytes. A group bounds them.
 	packets, bytes uint32
 }
 
@@ -227,7 +227,7 @@ func (x *passage) follow(f conntrack.Flow, d conntrack.Direction) (to int, drop 
 	slots := x.w.flows.Slots(f)
 	x.countSlots(slots, 0)
 	x.note(f, d)
-	if x.leads {
+	if x.follows { // more of them are likely
 		x.w.streak = streak{lasts: true, flow: f, direction: d, marks: x.marks, src: x.src, to: to, slots: slots}
 	}
 	return to, packet.NotDropped

@@ -44,9 +44,8 @@ type slot struct {
 	// key is that of the packet's own flow, and hash the key's; valid when drop is packet.NotDropped.
 	key  conntrack.Key
 	hash uint64
-	// follows says that the packet before it in its group has the same key, and leads that the one behind has. Neither is
-	// said of fragments.
-	follows, leads bool
+	// follows says that the packet before it in its group has the same key. It is said of whole packets behind whole ones.
+	follows bool
 }
 
 // worker owns queue number index of every device, and everything below it in
@@ -320,31 +319,28 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	hashes := w.hashes[:0]
 	fabric := from.FromFabric()
 	var packets, bytes uint64
-	var last *slot // the packet before, if it may lead
+	var last *slot // the packet before, if it has a key
 	for i := range group {
 		g := &group[i]
-		g.follows, g.leads = false, false
+		g.follows = false
 		if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop == packet.NotDropped {
 			zone := uint16(from.Index)
 			if fabric {
 				zone = w.engine.room.ZoneOf(from, g.packet.Dst)
 			}
 			g.key.Set(&g.packet.Tuple, zone)
-			whole := !g.packet.Fragment.IsFragment()
-			if whole && last != nil && g.key.Equal(&last.key) {
-				g.hash, g.follows, last.leads = last.hash, true, true
+			if last != nil && g.key.Equal(&last.key) {
+				g.hash, g.follows = last.hash, !g.packet.Fragment.IsFragment() && !last.packet.Fragment.IsFragment()
 			} else {
 				g.hash = w.flows.Hash(&g.key)
 				hashes = append(hashes, g.hash)
 			}
-			if last = g; !whole {
-				last = nil
-			}
-		} else if g.packet.Segments == 0 { // not decoded far enough to know
-			g.packet.Segments, g.packet.WireLen = 1, uint32(len(g.frame)-tun.HeaderLen)
-		}
-		if g.drop != packet.NotDropped {
+			last = g
+		} else {
 			last = nil
+			if g.packet.Segments == 0 { // not decoded far enough to know
+				g.packet.Segments, g.packet.WireLen = 1, uint32(len(g.frame)-tun.HeaderLen)
+			}
 		}
 		packets += uint64(g.packet.Segments)
 		bytes += uint64(g.packet.WireLen)

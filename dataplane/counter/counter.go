@@ -76,6 +76,7 @@ type totals struct {
 // Cell counts one attachment's traffic for one worker.
 type Cell struct {
 	*traffic
+	own traffic // of a cell that ends with the process; by itself it would share a line with another worker's
 	// pending sums of the burst; the worker's alone
 	received, receivedBytes, transmitted, transmittedBytes uint64
 	busy                                                   bool
@@ -121,7 +122,9 @@ func (c *Set) NewCell(number int) *Cell {
 	if c.image != nil && number < MaxCells {
 		return &Cell{traffic: &c.image.cells[number]}
 	}
-	return &Cell{traffic: &traffic{}}
+	a := &Cell{}
+	a.traffic = &a.own
+	return a
 }
 
 // Clear makes a cell count from zero again.
