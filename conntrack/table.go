@@ -90,8 +90,8 @@ type Table struct {
 	image
 	index       index
 	secrets     secrets
-	lifetimes   [NumClasses]uint32
-	established uint32 // ticks, of a flow without a lifetime of its own
+	lifetimes   [statusClasses]uint32 // by Class
+	established uint32                // ticks, of a flow without a lifetime of its own
 	strict      bool
 	loose       bool // Options.WindowsOff
 	silent      func(*Silence)

@@ -294,8 +294,9 @@ func (w *worker) carryGroup(attachment int, group []slot) {
 	w.watchGroup()
 	w.from, w.under, w.at = attachment, group, -1
 	w.prepare(from, group)
-	for w.at = 0; w.at < len(group); w.at++ {
-		w.passage.carry(s, from, &group[w.at])
+	for i := range group {
+		w.at = i
+		w.passage.carry(s, from, &group[i])
 	}
 	w.endStreak()
 	w.under = nil
