@@ -55,9 +55,11 @@ func main() {
 	flag.IntVar(&restarts.flows, "flows", 100_000, "with -restarts: flows of one datagram")
 	flag.IntVar(&restarts.rate, "rate", 50_000, "with -restarts: datagrams a second")
 	flag.StringVar(&restarts.kinds, "kinds", "kill,restart,upgrade", "with -restarts: the ways")
+	flag.BoolVar(&restarts.standby, "standby", false, "with -restarts: under nsgd keep --standby")
 	var clusters clusterOptions
 	flag.IntVar(&clusters.losses, "losses", 0, "measure what is lost when something happens to a cluster of three hosts and an etcd, so many times each; 0: not")
 	flag.DurationVar(&clusters.lease, "lease", cluster.MinLease, "with -losses: that of the hosts")
+	flag.StringVar(&clusters.row, "row", "", "with -losses: only rows whose name has this in it")
 	flag.IntVar(&clusters.rate, "datagrams", 2000, "with -losses: datagrams a second each way")
 	var fleet fleetOptions
 	flag.IntVar(&fleet.hosts, "fleet", 0, "measure a rule change on a cluster of so many hosts, with an nsgd on each; 0: not")
