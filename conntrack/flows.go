@@ -38,11 +38,8 @@ func (i *FlowInfo) State() string { return i.Class.State() }
 // Yield may take its time and may call the table; it must not keep the pointer.
 func (t *Table) Flows(yield func(*FlowInfo) bool) { t.walk(nil, yield) }
 
-// Ends says where the ends of a flow are. Its sender addresses Dst, who is not the Receiver of some translated flows.
-type Ends struct {
-	Src, Dst, Receiver packet.Addr
-	Zone, ReplyZone    uint16
-}
+// Ends says who the ends of a flow are. Its sender addresses Dst, who is not the Receiver of some translated flows.
+type Ends struct{ Src, Dst, Receiver packet.Addr }
 
 // FlowsOf is Flows for those whose ends concern the caller. It reads one cache line of each other flow, and a second one
 // of a translated flow. concerned must be quick, and must not call the table.
@@ -111,7 +108,7 @@ func (t *Table) appendLive(first, end uint32, concerned func(*Ends) bool, batch 
 		s := status(r.status.Load())
 		if s.live() && t.expiresIn(r, s, now) > 0 {
 			if concerned != nil {
-				if ends = (Ends{r.src, r.dst, r.dst, r.zone, r.replyZone}); r.marks != 0 {
+				if ends = (Ends{r.src, r.dst, r.dst}); r.marks != 0 {
 					ends.Receiver = t.translations[f].receiver
 				}
 				if !concerned(&ends) {

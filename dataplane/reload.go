@@ -119,15 +119,9 @@ func (e *Engine) followFlows(old, s *topology.Snapshot, those func(yield func(*c
 	})
 }
 
-// flowsOf are the flows that a difference of snapshots concerns. Of all others no more is read than where they are.
+// flowsOf are the flows that a difference of snapshots concerns. Of all others no more is read than who their ends are.
 func (e *Engine) flowsOf(d *topology.Difference) func(yield func(*conntrack.FlowInfo) bool) {
-	zones := make([]bool, e.room.Zones())
-	for _, slot := range d.Slots {
-		zones[slot], zones[e.room.Far(slot)] = true, true
-	}
-	concerned := func(ends *conntrack.Ends) bool {
-		return zones[ends.Zone] || zones[ends.ReplyZone] || d.Has(ends.Src) || d.Has(ends.Dst) || d.Has(ends.Receiver)
-	}
+	concerned := func(ends *conntrack.Ends) bool { return d.Has(ends.Src) || d.Has(ends.Dst) || d.Has(ends.Receiver) }
 	return func(yield func(*conntrack.FlowInfo) bool) { e.flows.FlowsOf(concerned, yield) }
 }
 

@@ -9,13 +9,10 @@ import (
 )
 
 // Difference says which flows may end or last otherwise under a snapshot than under an earlier one. All others go the same
-// ways, are translated alike and have the same timeouts, whatever rules say of them. It is for the lists of attachments of
-// both snapshots.
+// ways, are translated alike and have the same timeouts, whatever rules say of them.
 type Difference struct {
 	// Everything says that it may be any flow.
 	Everything bool
-	// Slots are the attachments that stand for something else.
-	Slots []int
 
 	addresses map[packet.Addr]struct{} // of network interfaces that differ
 	sieve     [sieveBits / 64]uint64   // by an address's last bits: there may be one of addresses
@@ -24,7 +21,7 @@ type Difference struct {
 const sieveBits = 1 << 12
 
 // None says that there is no such flow.
-func (d *Difference) None() bool { return !d.Everything && len(d.Slots)+len(d.addresses) == 0 }
+func (d *Difference) None() bool { return !d.Everything && len(d.addresses) == 0 }
 
 // Has reports an address whose flows may be among them, at whichever end.
 func (d *Difference) Has(a packet.Addr) bool {
@@ -65,7 +62,6 @@ func (s *Snapshot) Differs(before *Snapshot) Difference {
 			}
 			nics[p.nic] = true // a vacant one adds nobody
 		}
-		d.Slots = append(d.Slots, slot)
 	}
 	if len(nics) == 0 {
 		return d
