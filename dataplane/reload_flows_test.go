@@ -100,6 +100,9 @@ func (w *crowded) specs() []topology.Spec {
 // change changes something at random, most often of one network interface.
 func (w *crowded) change(random *rand.Rand) {
 	i, j := random.IntN(crowdSize), random.IntN(crowdSize)
+	if random.IntN(3) == 0 {
+		i = w.appliance % crowdSize
+	}
 	free := netip.AddrFrom4([4]byte{10, 0, 9, byte(10 + random.IntN(2*crowdSize))})
 	switch random.IntN(16) {
 	case 0, 1:
@@ -245,8 +248,11 @@ func (w *crowded) converse(r *rig, devices map[string]*tuntest.Memory, random *r
 			hosts = append(hosts, host{world, a.Identity()}, host{"11.1.1.1", a.Identity()})
 		}
 	}
-	for range 40 {
+	for n := range 40 {
 		from, to := hosts[random.IntN(len(hosts))], hosts[random.IntN(len(hosts))].address
+		if n%8 == 0 { // by way of the appliance
+			from, to = hosts[slices.IndexFunc(hosts, func(h host) bool { return h.address == "10.0.10.10" })], addr1
+		}
 		if random.IntN(4) == 0 {
 			to = []string{public1, public2, balanced, "20.0.0.77"}[random.IntN(4)]
 		}
