@@ -34,6 +34,7 @@ type clusterStatus struct {
 type clusterHost struct {
 	Name string `json:"name"`
 	cluster.HostRecord
+	cluster.Report
 	Epoch             int64 `json:"epoch"`
 	NetworkInterfaces int   `json:"networkInterfaces"`
 }
@@ -48,7 +49,7 @@ func hostsOf(v *cluster.View) []clusterHost {
 	list := []clusterHost{}
 	for _, name := range slices.Sorted(maps.Keys(v.Hosts)) {
 		h := v.Hosts[name]
-		list = append(list, clusterHost{name, h.HostRecord, h.Epoch, counts[name]})
+		list = append(list, clusterHost{name, h.HostRecord, h.Report, h.Epoch, counts[name]})
 	}
 	return list
 }

@@ -127,7 +127,8 @@ type CutFlow struct {
 // ReasonMoved is CutFlow's own reason.
 const ReasonMoved = "moved"
 
-// Diff compares the policy that runs with files, as if they were reloaded. It changes nothing.
+// Diff compares the policy that runs with files, as if they were reloaded. In a cluster it compares all networks of the two
+// policies, also those of which this host has nothing; live flows are this host's. It changes nothing.
 func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	s.comparing.Lock()
 	defer s.comparing.Unlock()
@@ -184,7 +185,10 @@ func (s *Service) readCandidate(q *RunningQuestion) (*candidatePolicy, error) {
 			return nil, err
 		}
 		c.policy = set
-		if c.next, err = s.options.Engine.Candidate(set); err != nil {
+		if c.next, err = s.other(set); err != nil {
+			return nil, err
+		}
+		if c.running, err = s.Asked(); err != nil {
 			return nil, err
 		}
 	}
