@@ -56,13 +56,3 @@ func (l List) Devices() (devices []tun.Device) {
 	}
 	return devices
 }
-
-// SetDevice gives the port another device, and reports whether it had another one.
-func (p *Port) SetDevice(d tun.Device) bool {
-	if p.Device == d {
-		return false
-	}
-	p.Succeed(drops(p.Device), drops(d))
-	p.Device = d
-	return true
-}
