@@ -181,7 +181,7 @@ func TestAReloadLooksAtEachFlowThatCanHaveChanged(t *testing.T) {
 					}
 					return r.engine.flows.Established(r.engine.room.Established(s, f, 0)), true
 				})
-				for _, at := range a.Attachments(a.Snapshot) {
+				for _, at := range a.Attachments(s) {
 					if devices[at.Identity()] == nil {
 						devices[at.Identity()] = newMemory(t, 1, 256)
 					}

@@ -117,7 +117,7 @@ var allowedImports = map[string][]string{
 	// Answers the console's pages, as control answers nsgctl.
 	"dataplane/console": {"dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch"},
 	"metrics": {
-		"conntrack", "dataplane", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
+		"conntrack", "dataplane", "dataplane/counter", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "conntrack/slab", "tun/folder",
