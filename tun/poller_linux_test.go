@@ -142,7 +142,7 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 		t.Errorf("%d of %d were reported", len(seen), pairs-1)
 	}
 	p.Close()
-	if sparse := p.Sparse(nil); len(sparse) != 0 {
+	if read := p.Sparse(nil); len(read) != 0 {
 		t.Errorf("a closed poller reports %v", read)
 	}
 }
