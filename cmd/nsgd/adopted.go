@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,42 +22,88 @@ type adopted struct {
 	taken   []string // names of their queues in the store
 }
 
+// errAnew is why a process can't take over from one that carries packets.
+var errAnew = errors.New("the queues of a device are others now: it opens anew, once the process before has ended")
+
 // prepare does what can be done while the process before carries packets. Where none does, packets wait: nothing here waits
-// for the privileged part, which may have to start.
-func (d *daemon) prepare(all *loaded) {
+// for the privileged part, which may have to start. The error is errAnew where the process before has to end first.
+func (d *daemon) prepare(all *loaded) error {
 	if len(d.inherited.queues) > 0 {
-		d.adopted = d.adoptAll(all)
+		var unfit string
+		if d.adopted, unfit = d.adoptAll(all); unfit != "" && d.before != nil {
+			return fmt.Errorf("%s: %w", unfit, errAnew)
+		}
 	}
-	o := all.config.engineOptions(nil)
-	d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
+	d.reserve(all)
+	return nil
+}
+
+// reserve makes the memory of the engine's flow table, if it is not there yet.
+func (d *daemon) reserve(all *loaded) {
+	if d.reserved == nil {
+		o := all.config.engineOptions(nil)
+		d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
+	}
+}
+
+// standBy waits for the end of the process that carries packets, and takes what that has left. all is what was read before.
+func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (*loaded, error) {
+	d.reserve(all)
+	debug.FreeOSMemory() // it may wait for months
+	found, err := s.Await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.inherited.receive(found)
+	d.collect = d.inherited.postponeCollection()
+	if all.file.Cluster != nil { // other hosts have changed what this one carries
+		return loadAll(ctx, d.path)
+	}
+	return all, nil
 }
 
 // adoptAll takes over the devices of all attachments, and changes none: the earlier process may still carry packets. It
-// returns nil where one of them has to be opened: everything is there for that still.
-func (d *daemon) adoptAll(all *loaded) *adopted {
+// returns nil where one of them has to be opened: everything is there for that still. unfit is a device whose queues are
+// there, and are others than the configuration asks for; empty: there is none.
+func (d *daemon) adoptAll(all *loaded) (a *adopted, unfit string) {
 	n := d.inherited
 	plan, err := planDevices(all.config, all.policy, all.snapshot.Attachments)
 	want, bad := tun.ParseOffload(all.config.Offload)
 	if err != nil || bad != nil {
-		return nil // attach says so
+		return nil, "" // attach says so
 	}
-	a := &adopted{}
+	a, whole := &adopted{}, true
 	for i := range plan {
 		c := &plan[i]
 		queues(c, all.config.workers(), 1) // configure steers, by the key
 		c.Offload = want
 		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
-		if device == nil || i > 0 && level != a.offload {
-			if device != nil {
-				a.devices = append(a.devices, device)
+		if device == nil {
+			if whole = false; n.has(c) {
+				unfit = c.Name
 			}
-			n.leaveAlone(a.devices)
-			return nil
+			continue
 		}
+		whole = whole && (len(a.devices) == 0 || level == a.offload)
 		a.devices, a.offload = append(a.devices, device), level
 		a.taken = append(a.taken, names...)
 	}
-	return a
+	if !whole {
+		n.leaveAlone(a.devices)
+		return nil, unfit
+	}
+	return a, ""
+}
+
+// has reports that the last process has left queues of a device.
+func (n *inheritance) has(c *tun.Config) bool {
+	is, was := queuesOf(c.Namespace, c.Name), formerQueuesOf(c.Namespace, c.Name)
+	for name := range n.queues {
+		if strings.HasPrefix(name, is) || strings.HasPrefix(name, was) {
+			return true
+		}
+	}
+	return false
 }
 
 // adopt takes over the queues of one device; nil: they can't be. The ones that this process has got stay open.

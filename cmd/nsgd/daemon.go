@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
@@ -69,6 +70,7 @@ type daemon struct {
 	recorded bool              // it has come to its end
 	history  *history.History  // nil: nothing is remembered
 	service  *inspect.Service
+	serving  atomic.Bool   // service is there, and all else that start makes
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
 	devices  *liveDevices
@@ -412,6 +414,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	group.Go(func() error { return d.watchdog(ctx) })
 	group.Go(func() error { return d.member.run(ctx) })
 
+	d.serving.Store(true)
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,7 +62,14 @@ func inherit() (*inheritance, error) {
 		return nil, err
 	}
 	store, why := fdstore.Open()
-	n := &inheritance{store: store, unkept: why, queues: map[string]*os.File{}, resumes: len(found) > 0}
+	n := &inheritance{store: store, unkept: why}
+	n.receive(found)
+	return n, nil
+}
+
+// receive takes descriptors that the process before has left, by their names. Nothing was taken before.
+func (n *inheritance) receive(found map[string][]*os.File) {
+	n.resumes, n.queues = len(found) > 0, map[string]*os.File{}
 	slabs := map[string]*os.File{}
 	for name, files := range found {
 		n.names += len(files) * (len(name) + 1)
@@ -77,7 +83,6 @@ func inherit() (*inheritance, error) {
 		}
 	}
 	n.slabs = slab.New(slabs, n.store)
-	return n, nil
 }
 
 // open opens what is kept, once no other process uses it.
@@ -363,22 +368,6 @@ func (n *inheritance) close() error {
 
 // errRestart ends a process that leaves everything to the next one.
 var errRestart = errors.New("the next process goes on")
-
-// onRestart ends ctx when whoever keeps this process's descriptors asks for its end.
-func (n *inheritance) onRestart(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, fdstore.Restart)
-	go func() {
-		defer signal.Stop(signals)
-		select {
-		case <-ctx.Done():
-		case <-signals:
-			n.leave(cancel)
-		}
-	}()
-	return ctx, cancel
-}
 
 // leave ends the run for the next one.
 func (n *inheritance) leave(cancel context.CancelCauseFunc) {

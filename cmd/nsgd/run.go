@@ -28,6 +28,9 @@ func newRun() *cobra.Command {
 			if confirm > 0 && fdstore.Supervised() {
 				return usageError{errors.New("run: --confirm: systemd or nsgd keep would start nsgd again, and close the interfaces again: run it without them")}
 			}
+			if path == "" && fdstore.IsStandby() {
+				return usageError{errors.New("run: nsgd keep --standby needs run --config FILE")}
+			}
 			if path == "" {
 				return runLab(c.Context(), c.ErrOrStderr(), c.OutOrStdout())
 			}
@@ -62,6 +65,10 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 			err = exitStatus(fdstore.RestartStatus)
 		}
 	}()
+	standby, err := fdstore.StandsBy()
+	if err != nil {
+		return err
+	}
 	if d.inherited, err = inherit(); err != nil {
 		return err
 	}
@@ -70,11 +77,16 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 		return err
 	}
 	all, err := loadAll(ctx, path)
+	if err == nil && standby != nil {
+		all, err = d.standBy(ctx, standby, all)
+	}
 	if err == nil && confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
 		err = fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
 	if err == nil {
-		d.prepare(all)
+		err = d.prepare(all)
+	}
+	if err == nil {
 		err = d.before.await()
 	}
 	if err != nil {
@@ -109,8 +121,9 @@ func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, st
 		log.Warn("policy", "warning", warning)
 	}
 	inherited := d.inherited
-	ctx, d.end = inherited.onRestart(ctx)
+	ctx, d.end = context.WithCancelCause(ctx)
 	defer d.end(nil)
+	d.onRestart(ctx)
 	d.config, d.policy, d.read, d.log, d.lines = all.config, all.files, all.begun, log, lines
 	d.file, d.share = all.file, *all.share
 	d.interception = &interception{log: log, privileged: d.privileged, within: confirm}

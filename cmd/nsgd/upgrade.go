@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,10 +63,14 @@ func (h *handshake) hear(want string, patience time.Duration) error {
 		}
 		return errors.New("the other process has ended")
 	}
-	if line := h.lines.Text(); line != want {
+	switch line := h.lines.Text(); line {
+	case want:
+		return nil
+	case errAnew.Error():
+		return errAnew
+	default:
 		return errors.New(line)
 	}
-	return nil
 }
 
 // predecessor is the process that this one takes over from; nil: there is none.
@@ -112,7 +118,9 @@ func (h *handshake) done(err error) {
 		return
 	}
 	line := lineReady
-	if err != nil {
+	if errors.Is(err, errAnew) {
+		line = errAnew.Error()
+	} else if err != nil {
 		line = err.Error()
 	}
 	h.say(line) // it may be gone
@@ -141,6 +149,40 @@ func (d *daemon) upgrade(ctx context.Context) (*inspect.Upgraded, error) {
 	d.next = s
 	d.inherited.leave(d.end)
 	return &inspect.Upgraded{PID: s.pid}, nil
+}
+
+// onRestart has the next process go on whenever whoever keeps this process's descriptors asks for that, until ctx ends.
+func (d *daemon) onRestart(ctx context.Context) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, fdstore.Restart)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-signals:
+				d.restart(ctx)
+			}
+		}
+	}()
+}
+
+// restart has the next process go on: as an upgrade, where that can start beside this one. systemd ends whoever this one
+// starts, and starts the next one by itself.
+func (d *daemon) restart(ctx context.Context) {
+	if !d.serving.Load() || !d.inherited.store.Exists() || d.inherited.store.IsSystemds() {
+		d.inherited.leave(d.end)
+		return
+	}
+	_, err := d.service.Upgrade(ctx)
+	switch {
+	case errors.Is(err, errAnew):
+		d.log.Info("ends before the next process starts", "because", err)
+		d.inherited.leave(d.end)
+	case err != nil && ctx.Err() == nil:
+		d.log.Error("no restart", "error", err)
+	}
 }
 
 // beget starts the next process and waits until it is prepared.

@@ -205,7 +205,7 @@ func (s *Service) cuts(candidate *topology.Snapshot, limit int) *LiveFlows {
 	}
 	list := &LiveFlows{List: []CutFlow{}}
 	snapshot, keys := e.Snapshot(), e.Registry().Keys()
-	list.Live = e.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
+	list.Live = verdict.Cuts(e.Flows(), e.Room(), snapshot, candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
 		if list.Cut++; len(list.List) == limit {
 			list.Truncated = true
 			return

@@ -26,15 +26,15 @@ import (
 type restartOptions struct {
 	restarts, connections, flows, rate int
 	kinds                              string
+	standby                            bool
 }
 
 const (
 	restartSocket = stateDir + "/nsgd.sock"
 	// restartPause lies between a process that answers and the end of the next one: everything flows again.
 	restartPause = 150 * time.Millisecond
-	// killPause is as long for a process that was killed: after more than five such starts a minute the next process
-	// begins without flows.
-	killPause = 13 * time.Second
+	// standbyPause is as long where the next process stands by, which it begins to do a second after the start.
+	standbyPause = 3 * time.Second
 	// exchangeEvery is how often a connection that is not idle says something.
 	exchangeEvery = 250 * time.Millisecond
 	// lostAfter is when a connection that does not answer is lost. TCP's own pauses between retransmissions are shorter.
@@ -50,11 +50,12 @@ var successions = map[string]func(*restartRig) error{
 
 // restartRig is the lab of translated addresses under nsgd keep, with connections and datagrams through it.
 type restartRig struct {
-	binary string
-	client *control.Client
-	pairs  []*pair
-	stream *stream
-	before row // sums of all kinds so far
+	binary  string
+	standby bool // the next process stands by
+	client  *control.Client
+	pairs   []*pair
+	stream  *stream
+	before  row // sums of all kinds so far
 }
 
 // pair is a connection with both its ends in this process.
@@ -88,7 +89,7 @@ func runRestarts(binary string, o restartOptions) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
-	b, err := startBackground(binary, "keep", "--", binary, "run", "--config", config)
+	b, err := startBackground(binary, "keep", fmt.Sprint("--standby=", o.standby), "--", binary, "run", "--config", config)
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,7 @@ func runRestarts(binary string, o restartOptions) (err error) {
 			err = fmt.Errorf("%w\n%s", err, b.log.Bytes())
 		}
 	}()
-	r := &restartRig{binary: binary, client: control.NewClient(restartSocket)}
+	r := &restartRig{binary: binary, standby: o.standby, client: control.NewClient(restartSocket)}
 	defer r.client.Close()
 	if err := poll(10*time.Second, func() error { _, err := r.client.Status(context.Background()); return err }); err != nil {
 		return err
@@ -160,28 +161,37 @@ func (r *restartRig) daemon() int {
 	return status.PID
 }
 
+// follow has one process follow another, and waits until that answers.
+func (r *restartRig) follow(do func(*restartRig) error) error {
+	old := r.daemon()
+	if err := do(r); err != nil {
+		return err
+	}
+	return poll(lostAfter, func() error {
+		if pid := r.daemon(); pid == 0 || pid == old {
+			return errors.New("no other process answers")
+		}
+		return nil
+	})
+}
+
 // succeed has one process follow another, again and again, and prints what was seen.
 func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) error) error {
 	var gaps []time.Duration
 	first := r.stream.sent.Load()
 	pause := restartPause
-	if kind == "kill" {
-		pause = killPause
+	if r.standby && kind == "kill" {
+		pause = standbyPause
 	}
 	for range restarts {
-		time.Sleep(pause)
-		old := r.daemon()
-		r.stream.gap()
-		if err := do(r); err != nil {
-			return fmt.Errorf("%s: %w", kind, err)
-		}
-		err := poll(lostAfter, func() error {
-			if pid := r.daemon(); pid == 0 || pid == old {
-				return errors.New("no other process answers")
+		if kind == "kill" { // after more than five such starts in a row within a minute a process begins without flows
+			if err := r.follow(successions["upgrade"]); err != nil {
+				return fmt.Errorf("upgrade: %w", err)
 			}
-			return nil
-		})
-		if err != nil {
+		}
+		time.Sleep(pause)
+		r.stream.gap()
+		if err := r.follow(do); err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 		time.Sleep(restartPause)
@@ -349,9 +359,12 @@ func (r *restartRig) routeNowhere() error {
 }
 
 // fill begins the flows from one number up to another, of one datagram each, to addresses that nobody has.
-func (r *restartRig) fill(first, end int) error {
+func (r *restartRig) fill(first, end int) error { return fillFrom("nsgd-app", first, end) }
+
+// fillFrom is fill for a namespace.
+func fillFrom(namespace string, first, end int) error {
 	var socket net.PacketConn
-	err := tun.Do("nsgd-app", func() (err error) {
+	err := tun.Do(namespace, func() (err error) {
 		socket, err = net.ListenPacket("udp4", ":9999")
 		return err
 	})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,6 +140,53 @@ func upgradeOften(t *testing.T, keys ...string) {
 		t.Errorf("%v", a)
 	}
 	mustEcho(t, conn)
+	d.expectErrors = true
+	if err := syscall.Kill(d.kept(), syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	d.waitFor(d.stderr, "no restart")
+	mustEcho(t, conn)
+}
+
+// TestAStandbyGoesOn holds that the process that has read the policy in advance goes on with what holds then.
+func TestAStandbyGoesOn(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy())
+	readableByAll(t, dir)
+	d := launch(t, "keep", "--standby", "--", program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir, d.expectErrors = dir, true // of keep, which tells that nsgd ended
+	d.waitFor(d.stderr, "msg=ready")
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	standby := func(earlier ...int) (pid int) {
+		t.Helper()
+		eventually(t, "a standby", func() bool {
+			i := slices.IndexFunc(d.children(), func(child int) bool { return !slices.Contains(earlier, child) })
+			if i >= 0 {
+				pid = d.children()[i]
+			}
+			return i >= 0
+		})
+		return pid
+	}
+	carries := status(t).PID
+	earlier := []int{carries, standby(carries)} // that has read what holds no more
+	groups(nil, nil).write(t, dir)
+	nsgctl(t, "reload")
+	before := scrape(t)
+	for range 3 {
+		next := standby(earlier...)
+		d.follow(func() error { return syscall.Kill(carries, syscall.SIGKILL) })
+		if carries = status(t).PID; carries != next {
+			t.Errorf("process %d goes on, and not the standby %d", carries, next)
+		}
+		earlier = append(earlier, carries)
+		mustEcho(t, conn)
+		before = scrapeOnwards(t, before, "a standby")
+		mustNotConnect(t, internet, vm1, 80)
+	}
+	nsgctl(t, "upgrade")
+	mustEcho(t, conn)
 }
 
 // TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process.
@@ -193,6 +241,9 @@ func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
 	}
 	for _, change := range []string{"workers: 2", "workers: 1", "workers: 1\noffload: \"off\"", "workers: 3"} {
 		writeFile(t, path, strings.Replace(string(text), "workers: 1", change, 1))
+		if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "opens anew") {
+			t.Errorf("an upgrade: %v", a)
+		}
 		d.succeed(syscall.SIGUSR1)
 		mustEcho(t, conn)
 	}

@@ -185,6 +185,7 @@ type shownStatus struct {
 		Up                       bool
 		Since                    time.Time
 	}
+	PID      int
 	Unprobed string
 	Dropped  map[string]uint64
 }

@@ -86,7 +86,7 @@ func inheritedNames() []string {
 	}
 }
 
-// Shield keeps the inherited descriptors, and one more by its number, from a process that start starts. They stay for a
+// Shield keeps the inherited descriptors, a standby's, and one more by its number, from a process that start starts. They stay for a
 // program that this process becomes.
 func Shield(more string, start func() error) error {
 	n, err := strconv.Atoi(os.Getenv(listenFDs))
@@ -97,8 +97,10 @@ func Shield(more string, start func() error) error {
 	for i := range n {
 		fds = append(fds, firstFD+i)
 	}
-	if fd, err := strconv.Atoi(more); err == nil {
-		fds = append(fds, fd)
+	for _, text := range []string{more, os.Getenv(standbyVariable)} {
+		if fd, err := strconv.Atoi(text); err == nil {
+			fds = append(fds, fd)
+		}
 	}
 	set := func(flags int) {
 		for _, fd := range fds {
@@ -222,5 +224,5 @@ func Environment(environ []string, names []string) []string {
 
 // isListening tells of a variable that says which descriptors a process was started with.
 func isListening(key string) bool {
-	return key == listenPID || key == listenFDs || key == listenNames || key == parentEnv || strings.HasPrefix(key, moreNames)
+	return key == listenPID || key == listenFDs || key == listenNames || key == parentEnv || key == standbyVariable || strings.HasPrefix(key, moreNames)
 }

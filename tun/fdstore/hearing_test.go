@@ -111,7 +111,7 @@ func TestAProgramThatIsMissingForAMomentStartsAgain(t *testing.T) {
 }
 
 func TestAChildIsNotTakenForAnotherProcess(t *testing.T) {
-	for _, key := range []string{listenPID, watchdogPID} {
+	for _, key := range []string{listenPID, watchdogPID, standbyVariable} {
 		if got := Environment([]string{"A=b", key + "=1"}, nil); !slices.Contains(got, "A=b") || slices.Contains(got, key+"=1") {
 			t.Errorf("%s: %q", key, got)
 		}

@@ -48,6 +48,9 @@ type Keeper struct {
 	Log     *slog.Logger
 	Stdout  io.Writer
 	Stderr  io.Writer
+	// Standby has another process of the program prepared while one runs. It goes on at once when that one ends, see
+	// StandsBy.
+	Standby bool
 
 	kept   map[string][]*os.File
 	count  int            // of the descriptors that are kept
@@ -60,6 +63,9 @@ type Keeper struct {
 	begun  bool      // some program has been ready
 	failed int       // programs in a row that ended before they were ready
 	stop   os.Signal // that ends both; nil: none has come
+
+	standby *standby         // nil: there is none
+	wanted  <-chan time.Time // a standby starts then; nil: none does
 }
 
 // Signals of a Keeper and of the program under it.
@@ -86,6 +92,7 @@ func (k *Keeper) Run() (status int, err error) {
 	k.closes.SetLimit(closingAtOnce)
 	readable, read := make(chan struct{}), make(chan struct{})
 	go k.await(readable, read)
+	defer k.dismiss()
 
 	pause := firstPause
 	var deadline <-chan time.Time
@@ -102,10 +109,15 @@ func (k *Keeper) Run() (status int, err error) {
 				list := reap()
 				k.takeAll() // one of them may have named its successor, which may have ended too
 				for _, ended := range list {
+					if k.standby != nil && ended.pid == k.standby.pid {
+						if k.forget(); k.stop == nil {
+							k.Log.Warn("the standby ended: the next one follows the next reload", "status", ended.text)
+						}
+					}
 					if ended.pid != k.main {
 						continue
 					}
-					k.main = 0
+					k.main, k.wanted = 0, nil
 					if k.stop != nil || ended.status == 0 && !ended.restart {
 						return ended.status, nil
 					}
@@ -142,6 +154,11 @@ func (k *Keeper) Run() (status int, err error) {
 				again = time.After(pause)
 				pause = min(max(2*pause, firstPause), lastPause)
 			}
+		case <-k.wanted:
+			k.wanted = nil
+			if err := k.prepare(); err != nil {
+				k.Log.Warn("no standby starts", "error", err)
+			}
 		case <-deadline:
 			k.Log.Error("the program does not stop: it is killed", "after", patience)
 			k.signal(syscall.SIGKILL)
@@ -177,7 +194,7 @@ func (k *Keeper) listen() (err error) {
 	if k.folder, err = os.MkdirTemp("", "nsgd-keep-"); err != nil {
 		return err
 	}
-	path := filepath.Join(k.folder, "notify")
+	path := k.address()
 	if k.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}); err != nil {
 		return errors.Join(err, os.RemoveAll(k.folder))
 	}
@@ -195,20 +212,34 @@ func (k *Keeper) listen() (err error) {
 	return err
 }
 
-// start starts the program with what is kept.
-func (k *Keeper) start() error {
+// program is the command that finds what is kept under these names.
+func (k *Keeper) program(names []string) *exec.Cmd {
 	c := exec.Command(k.Command[0], k.Command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, k.Stdout, k.Stderr
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(k.kept)) {
-		for _, f := range k.kept[name] {
-			names, c.ExtraFiles = append(names, name), append(c.ExtraFiles, f)
-		}
-	}
 	environ := slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, notifySocket+"=") || strings.HasPrefix(e, storeSize+"=")
 	})
-	c.Env = append(Environment(environ, names), notifySocket+"="+filepath.Join(k.folder, "notify"), fmt.Sprintf("%s=%d", storeSize, maxKept))
+	c.Env = append(Environment(environ, names), notifySocket+"="+k.address(), fmt.Sprintf("%s=%d", storeSize, maxKept))
+	return c
+}
+
+// address is the path of the socket that the program talks to.
+func (k *Keeper) address() string { return filepath.Join(k.folder, "notify") }
+
+// start has the program go on with what is kept: the standby, or a process that starts now.
+func (k *Keeper) start() error {
+	if k.promote() {
+		return nil
+	}
+	var names []string
+	var files []*os.File
+	for _, name := range slices.Sorted(maps.Keys(k.kept)) {
+		for _, f := range k.kept[name] {
+			names, files = append(names, name), append(files, f)
+		}
+	}
+	c := k.program(names)
+	c.ExtraFiles = files
 	if err := c.Start(); err != nil {
 		return err
 	}
@@ -349,6 +380,11 @@ func (k *Keeper) take(m message) {
 	for _, line := range strings.Split(m.text, "\n") {
 		if key, value, ok := strings.Cut(line, "="); ok {
 			fields[key] = value
+		}
+	}
+	if k.Standby && (fields["READY"] == "1" || fields["RELOADING"] == "1") { // it has read what holds now, or will do
+		if k.dismiss(); fields["READY"] == "1" {
+			k.wanted = time.After(settled)
 		}
 	}
 	k.ready = k.ready || fields["READY"] == "1"

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "keeper":
 		os.Setenv(roleEnv, os.Args[1])
-		k := Keeper{Command: append([]string{"/proc/self/exe"}, os.Args[2:]...), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Stdout: os.Stdout, Stderr: os.Stderr}
+		k := Keeper{Command: append([]string{"/proc/self/exe"}, os.Args[2:]...), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Stdout: os.Stdout, Stderr: os.Stderr, Standby: os.Args[1] == "stands"}
 		status, err := k.Run()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -129,6 +129,7 @@ var programs = map[string]func() int{
 		}
 		return 0
 	},
+	"stands": stands,
 	"stranger": func() int {
 		s, _ := Open()
 		fmt.Println("told", s.MainPID(os.Getpid()))

@@ -1,0 +1,153 @@
+package fdstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// keptOfEach is how many descriptors the program stands keeps under each of its two names: more than one message takes.
+const keptOfEach = maxRights
+
+// stands is a program under a keeper with a standby. It says what it has found, and what becomes of its standby is up to its argument.
+func stands() int {
+	how := os.Args[1]
+	s, err := StandsBy()
+	found, failed := Inherited()
+	if err = errors.Join(err, failed); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if s != nil {
+		if how == "fails" {
+			return 1
+		}
+		if found, err = s.Await(context.Background()); err != nil {
+			return 0 // dismissed
+		}
+	}
+	fmt.Printf("standby %v, %d a, %d b, others %d\n", s != nil, len(found["a"]), len(found[strings.Repeat("b", maxName)]), max(len(found)-2, 0))
+	store, _ := Open()
+	if len(found) > 0 {
+		return 0
+	}
+	f, err := os.Open(os.DevNull)
+	for range keptOfEach {
+		err = errors.Join(err, store.Keep("a", f), store.Keep(strings.Repeat("b", maxName), f))
+	}
+	tell := func(text string) { err = errors.Join(err, store.send(text, nil)) }
+	tell("READY=1")
+	first := standbyOf(0)
+	switch how {
+	case "is reloaded":
+		tell("RELOADING=1")
+		if !gone(first) {
+			fmt.Println("it stays")
+			return 0
+		}
+		tell("READY=1")
+		if standbyOf(first); err == nil {
+			fmt.Println("another one")
+		}
+		return 0
+	case "fails":
+		gone(first)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// standbyOf waits until this program's keeper has another child than this process and before, and returns it.
+func standbyOf(before int) (pid int) {
+	for ; pid == 0; syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000}) {
+		for _, child := range siblings() {
+			if child != os.Getpid() && child != before {
+				pid = child
+			}
+		}
+	}
+	return pid
+}
+
+// gone waits until the keeper has not that child; false: it keeps it.
+func gone(pid int) bool {
+	for range 10_000 {
+		if !slices.Contains(siblings(), pid) {
+			return true
+		}
+		syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000})
+	}
+	return false
+}
+
+func siblings() (pids []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", os.Getppid()))
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task) // a thread may have ended
+		for _, field := range strings.Fields(string(text)) {
+			var pid int
+			fmt.Sscan(field, &pid)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestAStandbyGoesOn(t *testing.T) {
+	begins := "standby false, 0 a, 0 b, others 0\n"
+	goesOn := fmt.Sprintf("%d a, %d b, others 0\n", keptOfEach, keptOfEach)
+	for _, tt := range []struct{ how, want, says string }{
+		{"is killed", begins + "standby true, " + goesOn, "starts again"},
+		{"is reloaded", begins + "another one\n", ""},
+		{"fails", begins + "standby false, " + goesOn, "the standby ended"},
+	} {
+		t.Run(tt.how, func(t *testing.T) {
+			out, errs, status := keep(t, "stands", tt.how)
+			if out != tt.want || status != 0 || !strings.Contains(errs, tt.says) {
+				t.Errorf("status %d: %q, want %q\n%s", status, out, tt.want, errs)
+			}
+		})
+	}
+}
+
+func TestAStandbyWithoutAKeeperEnds(t *testing.T) {
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(standbyVariable, fmt.Sprint(ends[1]))
+	s, err := StandsBy()
+	if err != nil || s == nil || IsStandby() {
+		t.Fatal(s, err)
+	}
+	syscall.Close(ends[0])
+	if found, err := s.Await(t.Context()); !errors.Is(err, ErrDismissed) || found != nil {
+		t.Errorf("%v %v", found, err)
+	}
+}
+
+func TestADescriptorThatIsNoStandbysIsRefused(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"x", "-1", "2", fmt.Sprint(f.Fd())} {
+		t.Setenv(standbyVariable, text)
+		if s, err := StandsBy(); s != nil || err == nil || !strings.Contains(err.Error(), standbyVariable) {
+			t.Errorf("%q: %v %v", text, s, err)
+		}
+	}
+	if s, err := StandsBy(); s != nil || err != nil {
+		t.Errorf("without a keeper: %v %v", s, err)
+	}
+}
