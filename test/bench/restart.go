@@ -89,7 +89,11 @@ func runRestarts(binary string, o restartOptions) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
-	b, err := startBackground(binary, "keep", fmt.Sprint("--standby=", o.standby), "--", binary, "run", "--config", config)
+	keep := []string{"keep", "--", binary, "run", "--config", config}
+	if o.standby {
+		keep = slices.Insert(keep, 1, "--standby")
+	}
+	b, err := startBackground(binary, keep...)
 	if err != nil {
 		return err
 	}
