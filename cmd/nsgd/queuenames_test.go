@@ -59,3 +59,14 @@ func TestQueuesFitAsAWhole(t *testing.T) {
 		}
 	}
 }
+
+// Five thousand devices with four queues each have more descriptors than many a container may have.
+func TestSparseFlowsHaveNoQueuesWhereDescriptorsAreScarce(t *testing.T) {
+	most := (int(maxDescriptors()) - otherDescriptors) / descriptorsOf(4)
+	for devices, want := range map[int]tun.Config{1: {Queues: 4, Steer: 7}, most: {Queues: 4, Steer: 7}, most + 1: {Queues: 2}} {
+		var c tun.Config
+		if queues(&c, 2, devices, 7); c.Queues != want.Queues || c.Steer != want.Steer {
+			t.Errorf("%d devices: %d queues, steer %d", devices, c.Queues, c.Steer)
+		}
+	}
+}
