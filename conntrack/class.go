@@ -155,7 +155,7 @@ func DefaultTimeouts() Timeouts {
 const ofTheFlow = 0
 
 // lifetimes are the timeouts in ticks, by class, and that of an established flow without one of its own.
-func (o Timeouts) lifetimes() (l [NumClasses]uint32, established uint32, err error) {
+func (o Timeouts) lifetimes() (l [statusClasses]uint32, established uint32, err error) {
 	d := DefaultTimeouts()
 	for _, f := range []struct {
 		name       string

@@ -36,11 +36,26 @@ func (i *FlowInfo) State() string { return i.Class.State() }
 // Flows yields every live flow. What is yielded is one flow for certain, with counters
 // that are at most a packet apart. A flow that begins or ends during the walk may be missing.
 // Yield may take its time and may call the table; it must not keep the pointer.
-func (t *Table) Flows(yield func(*FlowInfo) bool) {
+func (t *Table) Flows(yield func(*FlowInfo) bool) { t.walk(nil, yield) }
+
+// Ends says where the ends of a flow are. Its sender addresses Dst, who is not the Receiver of some translated flows.
+type Ends struct {
+	Src, Dst, Receiver packet.Addr
+	Zone, ReplyZone    uint16
+}
+
+// FlowsOf is Flows for those whose ends concern the caller. It reads one cache line of each other flow, and a second one
+// of a translated flow. concerned must be quick, and must not call the table.
+func (t *Table) FlowsOf(concerned func(*Ends) bool, yield func(*FlowInfo) bool) {
+	t.walk(concerned, yield)
+}
+
+// walk yields the flows whose ends concern the caller; nil: all do.
+func (t *Table) walk(concerned func(*Ends) bool, yield func(*FlowInfo) bool) {
 	batch := make([]FlowInfo, 0, sweepStep)
 	used := t.used.Load()
 	for first := uint32(0); first < used; first += sweepStep {
-		batch = t.describe(first, min(first+sweepStep, used), batch[:0])
+		batch = t.describe(first, min(first+sweepStep, used), concerned, batch[:0])
 		for i := range batch {
 			if !yield(&batch[i]) {
 				return
@@ -60,7 +75,7 @@ func (t *Table) Slice(first Flow, batch []FlowInfo, held func([]FlowInfo)) (next
 	defer t.control.mu.Unlock()
 	t.control.worker.Unpark()
 	defer t.control.worker.Park()
-	held(t.appendLive(uint32(first), end, batch))
+	held(t.appendLive(uint32(first), end, nil, batch))
 	if end == used {
 		return 0
 	}
@@ -77,23 +92,32 @@ func (t *Table) Notes() []byte { return t.notes }
 // Adoption says what became of the last process's flows.
 func (t *Table) Adoption() Adoption { return t.adoption }
 
-// describe appends the live flows among records first to end-1 to batch.
-func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
+// describe appends the live flows among records first to end-1 to batch whose ends concern the caller.
+func (t *Table) describe(first, end uint32, concerned func(*Ends) bool, batch []FlowInfo) []FlowInfo {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
 	t.control.worker.Unpark()
 	defer t.control.worker.Park()
-	return t.appendLive(first, end, batch)
+	return t.appendLive(first, end, concerned, batch)
 }
 
 // appendLive is describe for a caller that holds the control worker and has it unparked: no
 // record is used again meanwhile.
-func (t *Table) appendLive(first, end uint32, batch []FlowInfo) []FlowInfo {
+func (t *Table) appendLive(first, end uint32, concerned func(*Ends) bool, batch []FlowInfo) []FlowInfo {
 	now := Tick(t.now.Load())
+	var ends Ends // outside the loop, because a pointer to it escapes
 	for f := first; f < end; f++ {
 		r := &t.records[f]
 		s := status(r.status.Load())
 		if s.live() && t.expiresIn(r, s, now) > 0 {
+			if concerned != nil {
+				if ends = (Ends{r.src, r.dst, r.dst, r.zone, r.replyZone}); r.marks != 0 {
+					ends.Receiver = t.translations[f].receiver
+				}
+				if !concerned(&ends) {
+					continue
+				}
+			}
 			batch = append(batch, FlowInfo{})
 			t.info(Flow(f), s, now, &batch[len(batch)-1])
 		}

@@ -108,6 +108,9 @@ func (t *Table) expiresIn(r *record, s status, now Tick) uint32 {
 type status uint32
 
 const (
+	// statusClasses is how many classes a status can hold. A list this long needs no check of its index.
+	statusClasses = 1 << 4
+
 	statusReset = 1 << 6
 	statusLive  = 1 << 12
 
@@ -119,7 +122,7 @@ const (
 )
 
 func (s status) live() bool   { return s&statusLive != 0 }
-func (s status) class() Class { return Class(s >> 8 & 0xf) }
+func (s status) class() Class { return Class(s >> 8 & (statusClasses - 1)) }
 
 func liveStatus(c Class) status { return statusLive | status(c)<<8 }
 

@@ -53,6 +53,13 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 	return f, d, true
 }
 
+// Lives reports whether a lookup of the flow's keys would find it: one that waits in another's place is not found.
+func (w *Worker) Lives(f Flow, now Tick) bool {
+	r := &w.table.records[f]
+	s := status(r.status.Load())
+	return s&(statusLive|statusWaits) == statusLive && !s.class().Cut() && w.table.expiresIn(r, s, now) > 0
+}
+
 // Cut ends a flow that the rules deny now. For as long as it could have lived on, what would begin it again from
 // its other side is Barred.
 func (w *Worker) Cut(f Flow, now Tick) {
@@ -168,6 +175,15 @@ func (w *Worker) Succeeds(f Flow, d Direction, p *packet.Packet) bool {
 // counts nothing. A segment that does not fit the windows of its connection passes and is counted, and
 // changes nothing else. Several workers may pass packets of one flow at the same time.
 func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Drop {
+	drop := w.Advance(f, d, p, now)
+	if drop == packet.NotDropped {
+		w.table.records[f].count(d, p)
+	}
+	return drop
+}
+
+// Advance is Pass for a caller that counts later, by Add, and before its next Quiesce or Park.
+func (w *Worker) Advance(f Flow, d Direction, p *packet.Packet, now Tick) packet.Drop {
 	r := &w.table.records[f]
 	refresh := true
 	switch r.proto {
@@ -195,8 +211,12 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 	if refresh {
 		r.see(now)
 	}
-	r.count(d, p)
 	return packet.NotDropped
+}
+
+// Add counts what several packets of a flow are on a wire: segments and bytes.
+func (w *Worker) Add(f Flow, d Direction, segments, bytes uint32) {
+	w.table.records[f].tallies[d&1].add(segments, bytes)
 }
 
 // Count counts a later fragment of a live flow. State and last-seen stay: the first fragment

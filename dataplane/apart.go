@@ -77,6 +77,9 @@ func (x *passage) beginApart() (int, packet.Drop) {
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit
 		here.count(x)
+		if here.begun && w.decisions != nil {
+			x.decided(packet.NotDropped)
+		}
 		there.count(x)
 		return d.Exit(), packet.NotDropped
 	}

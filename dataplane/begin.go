@@ -86,6 +86,9 @@ func (x *passage) commit() (int, packet.Drop) {
 	}
 	w.flows.Count(f, conntrack.Original, p)
 	x.countSlots(init.Slots, 1)
+	if w.decisions != nil {
+		x.decided(packet.NotDropped)
+	}
 	x.note(f, conntrack.Original)
 	return x.decision.Exit(), packet.NotDropped
 }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -68,7 +69,8 @@ func (f *feeder) bench(b *testing.B) {
 }
 
 // BenchmarkCarryWatched is BenchmarkCarry while somebody watches, without a reader: a full ring costs what a reader's
-// does, but for the copy of the event.
+// does, but for the copy of the event. A candidate's packets are read behind each burst, so that there is always room: what
+// the reader takes is part of the figure.
 func BenchmarkCarryWatched(b *testing.B) {
 	for i := range carryCases {
 		c := &carryCases[i]
@@ -81,8 +83,8 @@ func BenchmarkCarryWatched(b *testing.B) {
 		}{{"nobody", nil},
 			{"dropped", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}}},
 			{"decided", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}, {DecidedOnly: true, PerSecond: 20_000, Events: 4096}}},
-			{"candidate", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}, {DecidedOnly: true, PerSecond: 20_000, Events: 4096},
-				{DecidedOnly: true, PerSecond: 20_000, Events: 4096}}},
+			{"candidate", nil},
+			{"dropped+candidate", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}}},
 			{"all", []watch.Options{{}}}} {
 			b.Run(c.name+"/"+by.name, func(b *testing.B) {
 				rules := manyRules(10)
@@ -93,6 +95,14 @@ func BenchmarkCarryWatched(b *testing.B) {
 						b.Fatal(err)
 					}
 					defer s.Close()
+				}
+				if strings.HasSuffix(by.name, "candidate") {
+					d, err := f.r.engine.Judge(4096)
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer d.Close()
+					f.judge = func() { d.Read(f.judged[:]) }
 				}
 				f.bench(b)
 				f.check()

@@ -96,7 +96,7 @@ func TestCutsAreWhatAReloadEnds(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		said := map[conntrack.Key]packet.Drop{}
-		if live := rig.engine.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) { said[f.Key] = d.Drop }); live != len(before) {
+		if live := verdict.Cuts(rig.engine.Flows(), rig.engine.Room(), running, candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) { said[f.Key] = d.Drop }); live != len(before) {
 			t.Fatalf("seed %d: %d flows live, not %d", seed, live, len(before))
 		}
 		if rig.engine.Snapshot() != running || len(rig.engine.Registry().Keys()) != keys || len(flowsOf(rig.engine)) != len(before) {
@@ -157,7 +157,7 @@ func TestCutsWhereAnswersGoAnotherWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			r.engine.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
+			verdict.Cuts(r.engine.Flows(), r.engine.Room(), r.engine.Snapshot(), candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
 				at := "whole"
 				if _, whole := r.engine.Room().Attachment(f.Key.Zone); !whole {
 					at = "far"

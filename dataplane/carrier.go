@@ -5,6 +5,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/port"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -42,13 +43,6 @@ type Carried struct {
 	Flow          conntrack.Flow
 }
 
-// sink takes what is written to an attachment. No train is gathered, so that packets are written one by one.
-type sink struct {
-	tun.ClosedQueue
-	c  *Carrier
-	to int
-}
-
 // NewCarrier makes a carrier for a policy; of the options, workers and clock are its own.
 func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c := &Carrier{}
@@ -61,7 +55,7 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c.worker.counters.Slots = &c.slots
 	for i := range o.Attachments {
 		c.worker.attach()
-		c.worker.give(i, &sinkDevice{queue: sink{c: c, to: i}})
+		c.worker.give(i, port.NewSink(i, &c.to))
 	}
 	return c, nil
 }
@@ -84,20 +78,11 @@ func (c *Carrier) Rearrange(w *Wanted, flows func(*topology.Snapshot)) ([]int, e
 	}
 	devices := make([]tun.Device, len(a.Slots))
 	for i, slot := range a.Slots {
-		devices[i] = &sinkDevice{queue: sink{c: c, to: slot}}
+		devices[i] = port.NewSink(slot, &c.to)
 	}
 	err = c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }, nil)
 	return a.Slots, err
 }
-
-// sinkDevice is a device that only has a queue.
-type sinkDevice struct {
-	tun.Device
-	queue sink
-}
-
-func (d *sinkDevice) Queues() []tun.Queue      { return []tun.Queue{&d.queue} }
-func (d *sinkDevice) Stats() (tun.Stats, bool) { return tun.Stats{}, false }
 
 // Engine is the engine, which has no devices and must not be run.
 func (c *Carrier) Engine() *Engine { return c.engine }
@@ -190,15 +175,3 @@ func (c *Carrier) advance(at time.Duration) {
 	c.engine.flows.Expire(ticks(at), budget)
 	c.engine.fragments.Expire(at, rounds*expireEvery)
 }
-
-// Read implements tun.Queue; there is never anything.
-func (*sink) Read([]byte) (int, error) { return 0, tun.ErrAgain }
-
-// Write implements tun.Queue.
-func (s *sink) Write([]byte) error {
-	s.c.to = s.to
-	return nil
-}
-
-// WriteParts implements tun.Queue.
-func (s *sink) WriteParts(parts [][]byte) error { return s.Write(parts[0]) }

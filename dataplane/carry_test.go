@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -185,6 +186,9 @@ type feeder struct {
 	sent    uint64
 	took    uint64 // until the last forget
 	before  uint64 // what c.took said then
+	// judge reads what is judged again, into judged; nil: nothing is.
+	judge  func()
+	judged [burstPackets]watch.Decided
 }
 
 // carryOptions hold the datagrams of a few workers with room in every bucket.
@@ -253,6 +257,9 @@ func (f *feeder) carryOn(w *worker, bursts int) {
 		}
 		if err := w.carryBurst(f.c.from); err != nil {
 			f.r.t.Error(err)
+		}
+		if f.judge != nil {
+			f.judge()
 		}
 		for _, d := range f.r.devices {
 			d.Drain(w.index, nil)

@@ -24,6 +24,5 @@
 // What they say is the slot's packet. Decisions are verdict's: the engine has no composition of its own.
 //
 // The other files are not on a packet's way, unless somebody watches (observe.go): engine.go and reload.go
-// make and change the engine, carrier.go drives it without devices, candidate.go says
-// what a policy that is not in force would end, reset.go ends silent connections.
+// make and change the engine, carrier.go drives it without devices, reset.go ends silent connections.
 package dataplane

@@ -215,7 +215,7 @@ func (e *Engine) Attach(devices []tun.Device) error {
 	}
 	now.ports = slices.Clone(now.ports)
 	for slot := range now.ports {
-		now.ports[slot].device = devices[slot]
+		now.ports[slot].Device = devices[slot]
 	}
 	for _, w := range e.workers {
 		for slot, d := range devices {
@@ -230,16 +230,7 @@ func (e *Engine) Attach(devices []tun.Device) error {
 func (e *Engine) attachmentName(i int) string { return e.Snapshot().Attachments[i].Name }
 
 // Devices are those of the attachments, by slot; nil where there is none. Before Attach the list is empty.
-func (e *Engine) Devices() (devices []tun.Device) {
-	attached := false
-	for _, p := range e.setting.Load().ports {
-		devices, attached = append(devices, p.device), attached || p.device != nil
-	}
-	if !attached {
-		return nil
-	}
-	return devices
-}
+func (e *Engine) Devices() []tun.Device { return e.setting.Load().ports.Devices() }
 
 // Run carries packets until ctx ends or a worker fails. The devices stay open.
 func (e *Engine) Run(ctx context.Context) error {

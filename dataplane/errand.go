@@ -1,13 +1,16 @@
 package dataplane
 
-import "github.com/nsgd/nsgd/tun"
+import (
+	"github.com/nsgd/nsgd/dataplane/port"
+	"github.com/nsgd/nsgd/tun"
+)
 
 // What a reload has every worker do between two bursts.
 
 func (e *Engine) everyWorker(do func(*worker)) { e.desks.Everybody(func(i int) { do(e.workers[i]) }) }
 
 // furnish lets the worker write to each device that is new at its slot.
-func (w *worker) furnish(before, now []port) {
+func (w *worker) furnish(before, now port.List) {
 	for slot := range now {
 		if slot == len(w.queues) {
 			w.attach()
@@ -16,8 +19,8 @@ func (w *worker) furnish(before, now []port) {
 		if w.counters.Attach(slot, p.Cells[w.index]) {
 			w.forgetSlow(slot) // its lane counts
 		}
-		if p.device != nil && (slot >= len(before) || before[slot].device != p.device) {
-			w.give(slot, p.device)
+		if p.Device != nil && (slot >= len(before) || before[slot].Device != p.Device) {
+			w.give(slot, p.Device)
 		}
 	}
 }
@@ -48,7 +51,7 @@ func (e *Engine) Freeze(slot int) {
 
 // Thaw takes Freeze back. Nothing may have been attached or detached between.
 func (e *Engine) Thaw(slot int) {
-	d := e.setting.Load().ports[slot].device
+	d := e.setting.Load().ports[slot].Device
 	if d == nil {
 		return
 	}
@@ -61,12 +64,12 @@ func (e *Engine) Thaw(slot int) {
 }
 
 // settle stops watching the queues that are gone or elsewhere, and watches those that are new.
-func (w *worker) settle(before, now []port) {
+func (w *worker) settle(before, now port.List) {
 	for slot := range before {
-		if before[slot].device == now[slot].device || before[slot].device == nil {
+		if before[slot].Device == now[slot].Device || before[slot].Device == nil {
 			continue
 		}
-		if now[slot].device == nil {
+		if now[slot].Device == nil {
 			w.give(slot, nil)
 		}
 		if w.poller != nil {
@@ -77,7 +80,7 @@ func (w *worker) settle(before, now []port) {
 		return
 	}
 	for slot := range now {
-		if d := now[slot].device; d != nil && (slot >= len(before) || before[slot].device != d) {
+		if d := now[slot].Device; d != nil && (slot >= len(before) || before[slot].Device != d) {
 			w.lost(slot, w.poller.Add(slot, w.queues[slot], w.sparse[slot]))
 		}
 	}

@@ -106,7 +106,7 @@ func TestAFlowAtWhichItsJudgementPanicsEnds(t *testing.T) {
 	if n := r.engine.Flows().Stats().Flows; n != 1 {
 		t.Fatalf("%d flows", n)
 	}
-	r.engine.followFlows(nil, &topology.Snapshot{})
+	r.engine.followFlows(nil, &topology.Snapshot{}, r.engine.flows.Flows)
 	if n := r.engine.Flows().Stats().Flows; n != 0 {
 		t.Errorf("%d flows go on that nobody could judge", n)
 	}

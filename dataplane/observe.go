@@ -32,7 +32,9 @@ type observation struct {
 const maxNotes = 2
 
 // beginWatch begins a burst.
-func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Now(), 0 }
+func (w *worker) beginWatch() {
+	w.watchers, w.watched, w.decisions = w.engine.watchers.Now(), 0, w.engine.watchers.Decisions()
+}
 
 // watchGroup begins a group of packets that were read. Its time is that of an instant between
 // their reading and their writing, so an answer is later than what it answers, whichever worker has it.
@@ -59,6 +61,9 @@ func (w *worker) instant() int64 {
 
 // endWatch ends a burst.
 func (w *worker) endWatch() {
+	if w.decisions != nil {
+		w.decisions.Publish(w.index)
+	}
 	if w.watchers == nil || w.watchers.DecidedOnly {
 		return
 	}
@@ -142,6 +147,14 @@ func (x *passage) tell(drop packet.Drop) {
 	}
 }
 
+// decided gives a packet to whoever judges it again: one that has begun a flow, or that the policy drops. Nothing has
+// rewritten it yet.
+func (x *passage) decided(drop packet.Drop) {
+	if d := x.w.decisions.Put(x.w.index); d != nil {
+		d.Packet, d.Generation, d.From, d.Drop = x.packet, x.snapshot.Generation, int32(x.from.Index), drop
+	}
+}
+
 // wouldGo notes where a dropped packet was to go, if it was asked and is somewhere.
 func (x *passage) wouldGo(e *watch.Event) {
 	if e.Packet.Dst == (packet.Addr{}) {
@@ -195,6 +208,12 @@ func (x *passage) setStanding(e *watch.Event) {
 // *watch.Error where the filter names what is not there, watch.ErrWatchers, or about the options.
 func (e *Engine) Watch(o watch.Options) (*watch.Subscription, error) {
 	return e.watchers.Watch(len(e.workers), o, e.WatchNames)
+}
+
+// Judge gives the packets about which the policy decides to one reader at a time, until Close. There is room for so many of each
+// worker. The error is watch.ErrDecisions.
+func (e *Engine) Judge(packets int) (*watch.Decisions, error) {
+	return e.watchers.Judge(len(e.workers), packets)
 }
 
 // WatchNames are the names that a filter may name now.

@@ -32,6 +32,7 @@ func (w *worker) survive() {
 	if prepared {
 		w.counters.Drop(packet.DropPanic)
 	}
+	w.endStreak()
 	w.discardTrains()
 	for i := next; i < len(under); i++ {
 		w.carryAgain(under[i:i+1], prepared)

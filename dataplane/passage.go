@@ -50,6 +50,33 @@ const (
 	related                 // it is an ICMP error about one of them
 )
 
+// streak is what consecutive packets of one flow in a group share. It is found once, and what they add is counted once. The second
+// of them begins it. The zero value is no streak.
+type streak struct {
+	lasts     bool
+	flow      conntrack.Flow
+	direction conntrack.Direction
+	marks     conntrack.Marks
+	src       *topology.Endpoint
+	to        int
+	slots     conntrack.Slots
+	// Of the packets behind the second: wire segments and their bytes. A group bounds them.
+	packets, bytes uint32
+}
+
+// endStreak counts what the packets of a streak add.
+func (w *worker) endStreak() {
+	if !w.streak.lasts {
+		return
+	}
+	r := w.streak
+	w.streak.lasts = false
+	if r.packets > 0 {
+		w.flows.Add(r.flow, r.direction, r.packets, r.bytes)
+		w.countRules(r.slots, 0, uint64(r.packets), uint64(r.bytes))
+	}
+}
+
 func (x *passage) enter(s *topology.Snapshot, from *topology.Attachment, read *slot) {
 	x.snapshot, x.from, x.slot = s, from, read
 	x.relation, x.marks, x.restarts, x.succeeds = noFlow, 0, false, false
@@ -80,6 +107,9 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 	}
 	if drop != packet.NotDropped {
 		x.w.counters.Drop(drop)
+		if x.w.decisions != nil && drop.OfPolicy() {
+			x.decided(drop)
+		}
 	}
 	return drop
 }
@@ -88,6 +118,11 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 func (x *passage) steps() (drop packet.Drop) {
 	w, read := x.w, x.slot
 	p := &read.packet
+	if w.streak.lasts {
+		if to, drop, ok := x.goOn(); ok {
+			return x.finish(to, drop)
+		}
+	}
 	if read.drop != packet.NotDropped {
 		return read.drop
 	}
@@ -100,7 +135,11 @@ func (x *passage) steps() (drop packet.Drop) {
 	if p.Fragment.IsFragment() {
 		return x.fragment()
 	}
-	to, drop := x.destination()
+	return x.finish(x.destination())
+}
+
+// finish writes a packet that has a destination.
+func (x *passage) finish(to int, drop packet.Drop) packet.Drop {
 	if drop != packet.NotDropped {
 		return drop
 	}
@@ -108,7 +147,31 @@ func (x *passage) steps() (drop packet.Drop) {
 		x.translate()
 	}
 	x.to = to
-	return w.write(to, read.frame, p, read.hash)
+	return x.w.write(to, x.frame, &x.packet, x.hash)
+}
+
+// goOn takes a packet of the streak's flow the same way: the snapshot, the sender and the flow are those of the packet before
+// it. It is false for any other packet, which ends the streak.
+func (x *passage) goOn() (to int, drop packet.Drop, ok bool) {
+	w, p := x.w, &x.packet
+	r, flows := &w.streak, w.flows
+	if !x.follows || flows.Asks(p) || !flows.Lives(r.flow, w.now) {
+		w.endStreak()
+		return 0, packet.NotDropped, false
+	}
+	x.src, x.relation = r.src, inFlow
+	if drop := flows.Advance(r.flow, r.direction, p, w.now); drop != packet.NotDropped {
+		return 0, drop, true
+	}
+	r.packets += p.Segments
+	r.bytes += p.WireLen
+	if w.watchers != nil {
+		x.observeSlots(r.slots, 0)
+	}
+	if x.marks = r.marks; x.marks != 0 {
+		x.flow, x.direction = r.flow, r.direction
+	}
+	return r.to, packet.NotDropped, true
 }
 
 // destination finds the attachment that an admitted packet goes to: as part of a live flow, or as
@@ -164,8 +227,12 @@ func (x *passage) follow(f conntrack.Flow, d conntrack.Direction) (to int, drop 
 	if to = int(x.w.flows.PeerZone(f, d)); to >= int(x.w.engine.room) {
 		return x.onward(f, d)
 	}
-	x.countSlots(x.w.flows.Slots(f), 0)
+	slots := x.w.flows.Slots(f)
+	x.countSlots(slots, 0)
 	x.note(f, d)
+	if x.follows { // more of them are likely
+		x.w.streak = streak{lasts: true, flow: f, direction: d, marks: x.marks, src: x.src, to: to, slots: slots}
+	}
 	return to, packet.NotDropped
 }
 
@@ -241,11 +308,16 @@ func (x *passage) countSlots(slots conntrack.Slots, hits uint64) {
 	if x.w.watchers != nil {
 		x.observeSlots(slots, hits)
 	}
+	x.w.countRules(slots, hits, uint64(x.packet.Segments), uint64(x.packet.WireLen))
+}
+
+// countRules is countSlots of several packets at once: of so many wire segments, and their bytes.
+func (w *worker) countRules(slots conntrack.Slots, hits, packets, bytes uint64) {
 	last := conntrack.NoSlot
 	for ; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
 		if slot != last {
-			x.w.counters.Rule(slot, hits, &x.packet)
+			w.counters.Add(slot, hits, packets, bytes)
 		}
 		last = slot
 	}

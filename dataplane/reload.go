@@ -59,8 +59,10 @@ func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement)
 	}
 	e.publish(s)
 	e.replaced = e.flows.Mark()
-	if arrive || !s.SameWays(old) {
-		e.followFlows(old, s)
+	if d := s.Differs(old); arrive || d.Everything {
+		e.followFlows(old, s, e.flows.Flows)
+	} else if !d.None() {
+		e.followFlows(old, s, e.flowsOf(&d))
 	}
 	if a != nil {
 		e.settle(a)
@@ -99,9 +101,10 @@ func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
 
 // followFlows ends the flows that a new snapshot leaves without their place or their way. The
 // others get the timeout of their virtual networks as it is now. old is nil where another process began the flows.
-func (e *Engine) followFlows(old, s *topology.Snapshot) {
+// those yields the flows that can have changed.
+func (e *Engine) followFlows(old, s *topology.Snapshot, those func(yield func(*conntrack.FlowInfo) bool)) {
 	n := 0
-	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
+	those(func(f *conntrack.FlowInfo) bool {
 		if n++; n%followAtOnce == 0 {
 			runtime.Gosched() // workers may wait for the processor
 		}
@@ -114,6 +117,18 @@ func (e *Engine) followFlows(old, s *topology.Snapshot) {
 		}
 		return true
 	})
+}
+
+// flowsOf are the flows that a difference of snapshots concerns. Of all others no more is read than where they are.
+func (e *Engine) flowsOf(d *topology.Difference) func(yield func(*conntrack.FlowInfo) bool) {
+	zones := make([]bool, e.room.Zones())
+	for _, slot := range d.Slots {
+		zones[slot], zones[e.room.Far(slot)] = true, true
+	}
+	concerned := func(ends *conntrack.Ends) bool {
+		return zones[ends.Zone] || zones[ends.ReplyZone] || d.Has(ends.Src) || d.Has(ends.Dst) || d.Has(ends.Receiver)
+	}
+	return func(yield func(*conntrack.FlowInfo) bool) { e.flows.FlowsOf(concerned, yield) }
 }
 
 // followAtOnce is how many flows are followed before others get the processor.

@@ -32,15 +32,13 @@ const (
 func BenchmarkReloadUnderLoad(b *testing.B) {
 	for _, c := range []struct {
 		flows int
-		name  string
-		all   bool
+		what  reloadChange
 	}{
-		{10_000, "a rule changed", false},
-		{10_000, "a rule of every NSG changed", true},
-		{1_000_000, "a rule changed", false},
+		{10_000, ruleChanged}, {10_000, everyNSGChanged},
+		{1_000_000, ruleChanged}, {1_000_000, interfaceChanged}, {1_000_000, networkChanged},
 	} {
-		b.Run(fmt.Sprintf("flows=%d/%s", c.flows, c.name), func(b *testing.B) {
-			l := newReloadLoad(b, c.flows, c.all)
+		b.Run(fmt.Sprintf("flows=%d/%s", c.flows, c.what), func(b *testing.B) {
+			l := newReloadLoad(b, c.flows, c.what)
 			l.carry(reloadSlice) // memory is there
 			l.endFresh()
 			var quiet, loaded []time.Duration
@@ -63,22 +61,40 @@ func BenchmarkReloadUnderLoad(b *testing.B) {
 	}
 }
 
+// reloadChange is what differs from one reload to the next.
+type reloadChange string
+
+const (
+	ruleChanged      reloadChange = "a rule changed"
+	everyNSGChanged  reloadChange = "a rule of every NSG changed"
+	interfaceChanged reloadChange = "a network interface came or went"
+	networkChanged   reloadChange = "a virtual network changed"
+)
+
 // reloadPolicy is the figure and 50 NSGs of 200 rules, of which VM1's packets meet the first
 // two; the others are those of further subnets. The edition says which port the first rule of
 // NSG1, or of every NSG, names. NSGs that do not change are those of the earlier edition, as
 // they are when their files do not change.
-func reloadPolicy(edition int, all bool, earlier *policy.Set) *policy.Set {
+func reloadPolicy(edition int, what reloadChange, earlier *policy.Set) *policy.Set {
 	rules := func(n int) []ruleset.Rule {
-		if all || n == 0 {
+		if what == everyNSGChanged || what == ruleChanged && n == 0 {
 			return reloadRulesOf(n, edition)
 		}
 		return reloadRulesOf(n, 0)
 	}
 	set := figure(rules(0), rules(1))
 	vnet := set.VirtualNetworks[0]
+	switch {
+	case edition == 0:
+	case what == interfaceChanged:
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: "extra", ID: "/nic/extra",
+			IPConfigurations: []policy.IPConfiguration{{Name: "ip", Address: netip.MustParseAddr("10.0.2.99"), Subnet: vnet.Subnets[1], Primary: true}}})
+	case what == networkChanged:
+		vnet.DNSServers = []netip.Addr{netip.MustParseAddr("10.0.2.99")}
+	}
 	for n := 2; n < reloadGroups; n++ {
 		g := &ruleset.NSG{Name: fmt.Sprintf("many%d", n), ID: fmt.Sprintf("/nsg/many%d", n), Rules: rules(n)}
-		if earlier != nil && !all {
+		if earlier != nil && what != everyNSGChanged {
 			g = earlier.NetworkSecurityGroups[n]
 		}
 		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, g)
@@ -120,10 +136,10 @@ type reloadLoad struct {
 	reloads  []time.Duration // how long each took
 }
 
-func newReloadLoad(b *testing.B, flows int, all bool) *reloadLoad {
+func newReloadLoad(b *testing.B, flows int, what reloadChange) *reloadLoad {
 	l := &reloadLoad{b: b, source: newSource(addr1), live: flows}
-	l.editions[0] = reloadPolicy(0, all, nil)
-	l.editions[1] = reloadPolicy(1, all, l.editions[0])
+	l.editions[0] = reloadPolicy(0, what, nil)
+	l.editions[1] = reloadPolicy(1, what, l.editions[0])
 	l.engine = crowdUnder(b, l.editions[0], flows, flows+64*reloadSlice, l.source)
 	l.answer()
 	live, i := atRandom(flows, 1), 0

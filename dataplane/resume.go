@@ -49,7 +49,7 @@ func (e *Engine) followAdopted() {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	if e.flows.Adoption().Flows > 0 {
-		e.followFlows(nil, e.Snapshot())
+		e.followFlows(nil, e.Snapshot(), e.flows.Flows)
 	}
 }
 

@@ -191,8 +191,6 @@ func BenchmarkEstablished(b *testing.B) {
 			for i := range w.queues {
 				w.queues[i] = &source{}
 			}
-			s := r.engine.Snapshot()
-			from := s.Attachments[vm1]
 			frame := append(make([]byte, tun.HeaderLen), k.make(to)...)
 			group := w.group[:]
 			for i := range group {
@@ -202,15 +200,14 @@ func BenchmarkEstablished(b *testing.B) {
 			b.ResetTimer()
 			for left := b.N; left > 0; left -= burstPackets {
 				for range burstPackets / groupPackets {
-					w.prepare(from, group)
-					for i := range group {
-						if drop := w.passage.carry(s, from, &group[i]); drop != packet.NotDropped {
-							b.Fatal(drop)
-						}
-					}
+					w.carryGroup(vm1, group)
 				}
 				w.counters.Flush()
 				w.flows.Quiesce()
+			}
+			b.StopTimer()
+			if drops := r.engine.Drops(); drops != [packet.NumDrops]uint64{} {
+				b.Fatal(drops)
 			}
 		})
 		b.Run(k.name+"/gopacket", func(b *testing.B) {

@@ -8,6 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/port"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -15,35 +16,15 @@ import (
 
 // setting is what a reload can change of an engine besides its policy. It is replaced, never changed.
 type setting struct {
-	ports        []port          // by slot
+	ports        port.List
 	specs        []topology.Spec // of the ports
 	topology     topology.Options
 	subscription topology.Subscription
 }
 
-// port is a slot of the engine: an attachment, or a vacant place, with its device and its counters.
-type port struct {
-	device   tun.Device // nil: none
-	identity string     // of the attachment
-	counter.Tally
-}
-
-func dropsOf(d tun.Device) counter.KernelDrops {
-	if d == nil {
-		return counter.KernelDrops{}
-	}
-	s, ok := d.Stats() // the namespace transmits what the daemon reads
-	return counter.KernelDrops{Receive: s.TxDropped, Transmit: s.RxDropped + s.RxErrors, Known: ok}
-}
-
 // KernelDrops are those of each attachment, by slot. Safe for concurrent use.
 func (e *Engine) KernelDrops() []counter.KernelDrops {
-	ports := e.setting.Load().ports
-	drops := make([]counter.KernelDrops, len(ports))
-	for slot := range ports {
-		drops[slot] = ports[slot].All(dropsOf(ports[slot].device))
-	}
-	return drops
+	return e.setting.Load().ports.KernelDrops()
 }
 
 // Counters are the workers'; rules are counted by slot.
@@ -60,23 +41,15 @@ func (e *Engine) Drops() [packet.NumDrops]uint64 {
 
 // AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
 func (e *Engine) AttachmentCounts() []counter.Attachment {
-	ports := e.setting.Load().ports
-	sums := make([]counter.Attachment, len(ports))
-	for i := range ports {
-		sums[i] = counter.Sum(ports[i].Cells)
-	}
-	return sums
+	return e.setting.Load().ports.Counts()
 }
 
 // setDevice gives the port another device.
-func (e *Engine) setDevice(p *port, d tun.Device) {
-	if p.device == d {
-		return
+func (e *Engine) setDevice(p *port.Port, d tun.Device) {
+	if p.SetDevice(d) {
+		receive, transmit := p.Before()
+		e.options.Continuity.SetKernelDrops(p.Identity, receive, transmit)
 	}
-	p.Succeed(dropsOf(p.device), dropsOf(d))
-	p.device = d
-	receive, transmit := p.Before()
-	e.options.Continuity.SetKernelDrops(p.identity, receive, transmit)
 }
 
 // departure says when an attachment has left its slot.
@@ -92,13 +65,13 @@ func (t *setting) succeed(s, before *topology.Snapshot) {
 }
 
 // newPort is that of an attachment that comes, or comes back.
-func (e *Engine) newPort(identity string) port {
+func (e *Engine) newPort(identity string) port.Port {
 	counted := e.departed.Take(identity)
 	if counted.Cells == nil {
 		counted = e.counters.NewTally(e.cells.Take())
 		e.options.Continuity.SetCell(identity, counted.Number)
 	}
-	return port{Tally: counted, identity: identity}
+	return port.Port{Tally: counted, Identity: identity}
 }
 
 // Wanted is what an engine is to be.
@@ -114,20 +87,29 @@ type Wanted struct {
 	Try bool
 }
 
+// Candidate builds the snapshot that a policy would give if it were the next one, with more attachments, for questions
+// alone. It leaves no trace: its rules are counted nowhere, and Swap must not be given it.
+func (e *Engine) Candidate(policy *policy.Set, more ...topology.Spec) (*topology.Snapshot, error) {
+	before, now := e.Snapshot(), e.setting.Load()
+	s, err := now.topology.Rebuild(before, policy, slices.Concat(now.specs, more), e.registry.Copy())
+	if err != nil {
+		return nil, err
+	}
+	now.succeed(s, before)
+	return s, nil
+}
+
 // Arrangement is a prepared change of an engine's policy and attachments.
 type Arrangement struct {
 	// Snapshot is the one that would decide.
 	Snapshot *topology.Snapshot
-	// Slots are the places of the wanted attachments in it, in their order.
-	Slots []int
+	*port.Plan
 	// Flows, unless it is nil, takes flows along that come or go with attachments: when nothing can refuse any more and every
 	// worker can write to what is attached, before the snapshot decides. Nothing is read from what comes yet.
 	Flows func()
 
 	try        bool // to look at
 	base, next *setting
-	gone       []string // by slot of base: the identity of what leaves; else empty
-	come       []string // by slot of next: the identity of what is new there; else empty
 }
 
 // Arrange finds a slot for each wanted attachment and builds the snapshot, without using it. What stays attached
@@ -136,14 +118,15 @@ func (e *Engine) Arrange(w *Wanted) (*Arrangement, error) {
 	base := e.setting.Load()
 	a := &Arrangement{try: w.Try, base: base, next: &setting{topology: w.Topology, subscription: w.Subscription}}
 	a.next.topology.Seed = base.topology.Seed
-	if err := e.place(a, w); err != nil {
+	var err error
+	if a.Plan, err = e.plan(base, w); err != nil {
 		return nil, err
 	}
+	a.next.specs = a.Specs
 	registry := e.registry
 	if w.Try {
 		registry = registry.Copy()
 	}
-	var err error
 	before := e.Snapshot()
 	if a.Snapshot, err = a.next.topology.Rebuild(before, w.Policy, a.next.specs, registry); err == nil && w.Try {
 		a.next.succeed(a.Snapshot, before) // it is a candidate too
@@ -151,65 +134,16 @@ func (e *Engine) Arrange(w *Wanted) (*Arrangement, error) {
 	return a, err
 }
 
-// Attachments are those that are wanted, in their order.
-func (a *Arrangement) Attachments() []*topology.Attachment {
-	list := make([]*topology.Attachment, len(a.Slots))
-	for i, slot := range a.Slots {
-		list[i] = a.Snapshot.Attachments[slot]
-	}
-	return list
-}
-
-// Comes reports that what is wanted at a slot is not attached there now.
-func (a *Arrangement) Comes(slot int) bool { return a.come[slot] != "" }
-
-// Goes reports that what is attached at a slot now is not wanted any more.
-func (a *Arrangement) Goes(slot int) bool { return a.gone[slot] != "" }
-
-// place gives the wanted attachments their slots.
-func (e *Engine) place(a *Arrangement, w *Wanted) error {
+// plan gives the wanted attachments their slots.
+func (e *Engine) plan(base *setting, w *Wanted) (*port.Plan, error) {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	a.next.specs = slices.Clone(a.base.specs)
-	a.gone = make([]string, len(a.base.specs))
-	stays := map[string]int{}
-	for slot := range a.base.specs {
-		if a.base.specs[slot].Kind != topology.Vacant {
-			a.gone[slot] = e.Snapshot().Attachments[slot].Identity()
-			stays[a.gone[slot]] = slot
-			a.next.specs[slot] = topology.Spec{Kind: topology.Vacant}
-		}
+	identity := func(slot int) string { return e.Snapshot().Attachments[slot].Identity() }
+	p, err := port.NewPlan(base.specs, identity, w.Attachments, w.Policy, int(e.room), func(slot int) bool { return e.free(base, slot) })
+	if err != nil {
+		return nil, fmt.Errorf("dataplane: %w", err)
 	}
-	a.Slots, a.come = make([]int, len(w.Attachments)), make([]string, len(a.next.specs))
-	var fresh []int
-	for i, spec := range w.Attachments {
-		identity := spec.Identity(w.Policy)
-		slot, ok := stays[identity]
-		if !ok {
-			fresh = append(fresh, i)
-			continue
-		}
-		delete(stays, identity) // a second one of the same is a fault of the policy
-		spec.Place = i + 1
-		a.Slots[i], a.next.specs[slot], a.gone[slot] = slot, spec, ""
-	}
-	at := 0
-	for _, i := range fresh {
-		for at < len(a.base.specs) && !e.free(a.base, at) {
-			at++
-		}
-		if at == int(e.room) {
-			return fmt.Errorf("dataplane: attachment %d: %d slots are in use, or were until a moment ago: no more are reserved", i, e.room)
-		}
-		if at >= len(a.next.specs) {
-			a.next.specs, a.come = append(a.next.specs, topology.Spec{}), append(a.come, "")
-		}
-		a.next.specs[at] = w.Attachments[i]
-		a.next.specs[at].Place = i + 1
-		a.Slots[i], a.come[at] = at, w.Attachments[i].Identity(w.Policy)
-		at++
-	}
-	return nil
+	return p, nil
 }
 
 // free reports a slot that may be used again: no worker uses its old attachment, no flow and no fragment means
@@ -267,13 +201,13 @@ func (e *Engine) checkDevices(devices []tun.Device, attachments int) error {
 func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 	defer fault.End()
 	ports := slices.Clone(a.base.ports)
-	for slot, identity := range a.gone {
+	for slot, identity := range a.Gone {
 		if identity != "" {
 			e.setDevice(&ports[slot], nil)
 			e.leave(identity, ports[slot].Tally)
 		}
 	}
-	for slot, identity := range a.come {
+	for slot, identity := range a.Come {
 		if identity == "" {
 			continue
 		}
@@ -283,7 +217,7 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 		}
 		ports[slot] = p
 		delete(e.left, slot)
-		e.flows.LimitZone(uint16(slot), a.next.specs[slot].Kind == topology.NetworkInterface)
+		e.flows.LimitZone(uint16(slot), a.Specs[slot].Kind == topology.NetworkInterface)
 	}
 	for i, slot := range a.Slots {
 		e.setDevice(&ports[slot], devices[i])
@@ -297,7 +231,7 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 func (e *Engine) settle(a *Arrangement) {
 	e.everyWorker(func(w *worker) { w.settle(a.base.ports, a.next.ports) })
 	left := departure{e.flows.Mark(), e.clock()}
-	for slot, identity := range a.gone {
+	for slot, identity := range a.Gone {
 		if identity != "" {
 			e.left[slot] = left
 		}

@@ -221,6 +221,7 @@ func TestWatchingAllocatesNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := c.rig(t, figureOfTheSeed(), 1)
 			s := r.watch(watch.Options{Snap: 128, Events: 64}, "tcp or udp or icmp or not nsg NSG1")
+			d := r.judge(64)
 			f := newFeeder(r, c)
 			f.carry(16)
 			if n := testing.AllocsPerRun(runs, func() { f.carry(1) }); n != 0 {
@@ -230,8 +231,63 @@ func TestWatchingAllocatesNothing(t *testing.T) {
 			if len(seen(t, s)) != 64 || s.Lost() == 0 {
 				t.Errorf("%d lost", s.Lost())
 			}
+			if n := d.Read(make([]watch.Decided, 128)); n > 64 || n == 64 && d.Lost() == 0 {
+				t.Errorf("%d are judged again, %d lost", n, d.Lost())
+			}
 		})
 	}
+}
+
+func (r *rig) judge(packets int) *watch.Decisions {
+	r.t.Helper()
+	d, err := r.engine.Judge(packets)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(d.Close)
+	return d
+}
+
+// Who judges packets again gets those that began a flow and those that the policy dropped, as they were sent.
+func TestWhoJudgesAgainGetsWhatThePolicyHasDecided(t *testing.T) {
+	const room = 1 << 12
+	for i := range carryCases {
+		c := &carryCases[i]
+		t.Run(c.name, func(t *testing.T) {
+			r := c.rig(t, figureOfTheSeed(), 1)
+			f := newFeeder(r, c)
+			s, d := r.watch(watch.Options{DecidedOnly: true, Events: room}, ""), r.judge(room)
+			f.carry(8)
+			judgedAsSeen(t, s, d)
+		})
+	}
+	t.Run("a record at each end", func(t *testing.T) {
+		r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
+		s, d := r.watch(watch.Options{DecidedOnly: true, Events: room}, ""), r.judge(room)
+		r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
+		if n := judgedAsSeen(t, s, d); n != 2 {
+			t.Errorf("%d were decided about", n)
+		}
+	})
+}
+
+// judgedAsSeen wants the same packets in decisions and in a subscription to what is decided, and counts them.
+func judgedAsSeen(t *testing.T, s *watch.Subscription, d *watch.Decisions) int {
+	t.Helper()
+	var want []watch.Event
+	for _, e := range seen(t, s) {
+		if e.Drop == packet.NotDropped || e.Drop.OfPolicy() {
+			want = append(want, e)
+		}
+	}
+	got := make([]watch.Decided, len(want)+1)
+	got = got[:d.Read(got)]
+	if !slices.EqualFunc(got, want, func(d watch.Decided, e watch.Event) bool {
+		return d.Packet.Tuple == e.Packet.Tuple && d.Packet.TCPFlags == e.Packet.TCPFlags && d.From == e.From && d.Drop == e.Drop && d.Generation == e.Generation
+	}) {
+		t.Errorf("%d are judged again, %d were decided about", len(got), len(want))
+	}
+	return len(got)
 }
 
 // Flow logs need to know where a packet would have gone: the address that it was sent to leads elsewhere.

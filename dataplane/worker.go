@@ -44,6 +44,8 @@ type slot struct {
 	// key is that of the packet's own flow, and hash the key's; valid when drop is packet.NotDropped.
 	key  conntrack.Key
 	hash uint64
+	// follows says that the packet before it in its group has the same key. It is said of whole packets behind whole ones.
+	follows bool
 }
 
 // worker owns queue number index of every device, and everything below it in
@@ -74,12 +76,14 @@ type worker struct {
 	at            int
 	hashes        [groupPackets]uint64
 	decoder       packet.Decoder
+	streak        streak
 
 	passage  passage // of the packet that is carried
 	held     passage // of a fragment that has waited for that packet
 	heldSlot slot
 
-	watchers *watch.WatcherList // of the burst; nil: nobody watches
+	watchers  *watch.WatcherList // of the burst; nil: nobody watches
+	decisions *watch.Decisions   // of the burst; nil: nobody judges again
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
 	watched int64
 
@@ -291,9 +295,11 @@ func (w *worker) carryGroup(attachment int, group []slot) {
 	w.watchGroup()
 	w.from, w.under, w.at = attachment, group, -1
 	w.prepare(from, group)
-	for w.at = 0; w.at < len(group); w.at++ {
-		w.passage.carry(s, from, &group[w.at])
+	for i := range group {
+		w.at = i
+		w.passage.carry(s, from, &group[i])
 	}
+	w.endStreak()
 	w.under = nil
 }
 
@@ -315,18 +321,28 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	hashes := w.hashes[:0]
 	fabric := from.FromFabric()
 	var packets, bytes uint64
+	var last *slot // the packet before, if it has a key
 	for i := range group {
 		g := &group[i]
+		g.follows = false
 		if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop == packet.NotDropped {
 			zone := uint16(from.Index)
 			if fabric {
 				zone = w.engine.room.ZoneOf(from, g.packet.Dst)
 			}
 			g.key.Set(&g.packet.Tuple, zone)
-			g.hash = w.flows.Hash(&g.key)
-			hashes = append(hashes, g.hash)
-		} else if g.packet.Segments == 0 { // not decoded far enough to know
-			g.packet.Segments, g.packet.WireLen = 1, uint32(len(g.frame)-tun.HeaderLen)
+			if last != nil && g.key.Equal(&last.key) {
+				g.hash, g.follows = last.hash, !g.packet.Fragment.IsFragment() && !last.packet.Fragment.IsFragment()
+			} else {
+				g.hash = w.flows.Hash(&g.key)
+				hashes = append(hashes, g.hash)
+			}
+			last = g
+		} else {
+			last = nil
+			if g.packet.Segments == 0 { // not decoded far enough to know
+				g.packet.Segments, g.packet.WireLen = 1, uint32(len(g.frame)-tun.HeaderLen)
+			}
 		}
 		packets += uint64(g.packet.Segments)
 		bytes += uint64(g.packet.WireLen)

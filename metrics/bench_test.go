@@ -18,9 +18,10 @@ import (
 
 func BenchmarkScrape(b *testing.B) { benchmarkScrape(b, traffic(b)) }
 
-// BenchmarkScrapeOfManyRules is a whole scrape, as text, of 10,000 and 100,000 rules.
+// BenchmarkScrapeOfManyRules is a whole scrape, as text, of 10,000 and 100,000 rules, and of a million that
+// have counted nothing.
 func BenchmarkScrapeOfManyRules(b *testing.B) {
-	for _, n := range []int{10_000, 100_000} {
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) { benchmarkScrape(b, manyRules(b, n)) })
 	}
 }

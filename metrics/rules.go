@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/nsgd/nsgd/dataplane"
+	counters "github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -28,15 +29,26 @@ var ruleFamilies = []family{
 		help: "When the rule gave its last verdict; absent for a rule that has given none."},
 }
 
+const (
+	// maxAllRules is how many rules are shown whether they have counted or not.
+	maxAllRules = 100_000
+	// maxCountedRules is how many are shown at most of more than that: of those that have counted. So many take 200 MB of text
+	// and 400 MB of memory.
+	maxCountedRules = 500_000
+)
+
 // rules gathers the counters of every rule of the policy, and of removed rules that have counted
 // something. A removed rule may still have flows, and a counter must not vanish and come back. Its series
-// go when the engine forgets the rule. Safe for concurrent use.
+// go when the engine forgets the rule. Of very many rules, only those are shown that have counted. Safe for concurrent use.
 type rules struct {
 	engine *dataplane.Engine
+	all    int // see maxAllRules
 
 	mu         sync.Mutex
-	series     *series // of version; guarded by mu
+	series     *series // of version, for slots; guarded by mu
 	version    uint64  // of the registry; guarded by mu
+	slots      []int   // that have series; guarded by mu
+	has        []bool  // by slot: it is among them; guarded by mu
 	named      []bool  // by slot: a rule has it; never changed; guarded by mu
 	inForce    []bool  // by slot, of the policy of generation; never changed; guarded by mu
 	generation uint64  // guarded by mu
@@ -44,36 +56,49 @@ type rules struct {
 
 var _ prometheus.TransactionalGatherer = (*rules)(nil)
 
+// ruleReading is what a scrape has of the rules, by slot.
+type ruleReading struct {
+	named, inForce []bool
+	counts         []counters.Rule
+	last           []int64
+}
+
+// counted reports that a slot has a rule that has counted something.
+func (r *ruleReading) counted(slot int) bool {
+	return r.named[slot] && (r.counts[slot].Hits > 0 || r.counts[slot].Packets > 0)
+}
+
 // Gather implements prometheus.TransactionalGatherer.
 func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 	registry := r.engine.Registry()
 	version := registry.Version()
-	s, named, inForce := r.current(version)
-	counts, last := r.engine.Counters().Rules(len(s.elements)), r.engine.Counters().LastHits(len(s.elements))
+	s, n := r.current(version)
 	for now := registry.Version(); now != version; now = registry.Version() { // a slot may have got another rule
 		version = now
-		s, named, inForce = r.current(version)
-		counts, last = r.engine.Counters().Rules(len(s.elements)), r.engine.Counters().LastHits(len(s.elements))
+		s, n = r.current(version)
 	}
+	counts := n.counts
 	shown := func(slot int) bool {
-		return named[slot] && (slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0)
+		return n.named[slot] && slot < len(n.inForce) && n.inForce[slot] || n.counted(slot)
 	}
 	p := s.take()
 	p.show(ruleHits, func(slot int) (float64, bool) { return float64(counts[slot].Hits), shown(slot) })
 	p.show(rulePackets, func(slot int) (float64, bool) { return float64(counts[slot].Packets), shown(slot) })
 	p.show(ruleBytes, func(slot int) (float64, bool) { return float64(counts[slot].Bytes), shown(slot) })
-	p.show(ruleLastHit, func(slot int) (float64, bool) { return unixSeconds(last[slot]), named[slot] && last[slot] > 0 })
+	p.show(ruleLastHit, func(slot int) (float64, bool) { return unixSeconds(n.last[slot]), n.named[slot] && n.last[slot] > 0 })
 	return p.shown, p.release, nil
 }
 
-// current returns the series of every slot, which slots have a rule, and which the policy has.
-func (r *rules) current(version uint64) (*series, []bool, []bool) {
+// current reads the counters, and returns the series of the slots that are shown.
+func (r *rules) current(version uint64) (*series, ruleReading) {
 	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var keys []topology.RuleKey
 	if r.series == nil || r.version < version {
-		keys := r.engine.Registry().Keys()
-		r.series, r.version, r.named = newSeries(ruleFamilies, ruleElements(keys)), version, make([]bool, len(keys))
+		keys = r.engine.Registry().Keys()
+		r.series, r.version, r.named = nil, version, make([]bool, len(keys))
+		r.slots, r.has = r.slots[:0], make([]bool, len(keys))
 		for slot, k := range keys {
 			r.named[slot] = k != topology.RuleKey{}
 		}
@@ -81,15 +106,28 @@ func (r *rules) current(version uint64) (*series, []bool, []bool) {
 	if r.generation < snapshot.Generation {
 		r.inForce, r.generation = snapshot.MarkSlots(nil), snapshot.Generation
 	}
-	return r.series, r.named, r.inForce
+	n := ruleReading{r.named, r.inForce, r.engine.Counters().Rules(len(r.named)), r.engine.Counters().LastHits(len(r.named))}
+	before := len(r.slots)
+	for slot := range r.named {
+		if !r.has[slot] && (len(r.named) <= r.all || n.counted(slot) && len(r.slots) < maxCountedRules) {
+			r.has[slot], r.slots = true, append(r.slots, slot)
+		}
+	}
+	if r.series == nil || len(r.slots) > before {
+		if keys == nil {
+			keys = r.engine.Registry().Keys()
+		}
+		r.series = newSeries(ruleFamilies, ruleElements(keys, r.slots))
+	}
+	return r.series, n
 }
 
-func ruleElements(keys []topology.RuleKey) []element {
-	elements := make([]element, len(keys))
+func ruleElements(keys []topology.RuleKey, slots []int) []element {
+	elements := make([]element, len(slots))
 	pairs := labelPairs{}
-	for slot := range keys {
+	for i, slot := range slots {
 		k := &keys[slot]
-		elements[slot] = element{slot, []*dto.LabelPair{
+		elements[i] = element{slot, []*dto.LabelPair{
 			pairs.pair("access", k.Access.String()),
 			pairs.pair("direction", k.Direction.String()),
 			pairs.pair("network_security_group", k.NetworkSecurityGroup),

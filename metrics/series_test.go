@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -15,8 +16,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// reference shows rules the slow way: constant metrics that a registry checks and sorts.
-type reference struct{ engine *dataplane.Engine }
+// reference shows rules the slow way: constant metrics that a registry checks and sorts. counted leaves out rules that have
+// counted nothing.
+type reference struct {
+	engine  *dataplane.Engine
+	counted bool
+}
 
 func (r reference) Describe(chan<- *prometheus.Desc) {}
 
@@ -25,7 +30,7 @@ func (r reference) Collect(out chan<- prometheus.Metric) {
 	last := r.engine.Counters().LastHits(len(keys))
 	for slot, n := range r.engine.Counters().Rules(len(keys)) {
 		k := keys[slot]
-		if n.Packets == 0 && !r.hasRule(k) {
+		if n.Packets == 0 && (r.counted || !r.hasRule(k)) {
 			continue
 		}
 		for family, value := range []float64{ruleHits: float64(n.Hits), rulePackets: float64(n.Packets), ruleBytes: float64(n.Bytes),
@@ -84,8 +89,8 @@ func reload(t testing.TB, engine *dataplane.Engine, set *policy.Set) {
 func TestRulesAreShownAsARegistryWouldAfterReloadsThatAddAndRemoveThem(t *testing.T) {
 	engine := traffic(t)
 	slow := prometheus.NewPedanticRegistry()
-	slow.MustRegister(reference{engine})
-	quick := prometheus.NewMultiTRegistry(&rules{engine: engine})
+	slow.MustRegister(reference{engine: engine})
+	quick := prometheus.NewMultiTRegistry(&rules{engine: engine, all: maxAllRules})
 	for _, groups := range []int{0, 30, 1, 31, 31} {
 		reload(t, engine, withGroups(groups))
 		families, done, err := quick.Gather()
@@ -195,10 +200,35 @@ func TestAPageIsOneScrapesAtATime(t *testing.T) {
 	}
 }
 
+// Of very many rules those are shown that have counted, from then on.
+func TestOfManyRulesThoseAreShownThatHaveCounted(t *testing.T) {
+	engine := traffic(t)
+	slow := prometheus.NewPedanticRegistry()
+	slow.MustRegister(reference{engine: engine, counted: true})
+	quick := prometheus.NewMultiTRegistry(&rules{engine: engine, all: 1})
+	for _, groups := range []int{0, 0, 30, 31, 1, 31} {
+		reload(t, engine, withGroups(groups))
+		set := engine.Counters()[0]
+		for slot := groups; slot < len(engine.Registry().Keys()); slot += 7 {
+			set.Rule(uint32(slot), 1, &packet.Packet{Segments: 1, WireLen: 40})
+		}
+		set.Flush()
+		families, done, err := quick.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := render(t, gathered(families).Gather)
+		done()
+		if diff := cmp.Diff(string(render(t, slow.Gather)), string(got)); diff != "" {
+			t.Errorf("%d groups (-registry +got)\n%s", groups, diff)
+		}
+	}
+}
+
 func TestARuleThatAReloadRemovedIsShownOnlyIfItHasCounted(t *testing.T) {
 	engine := traffic(t)
 	shown := func() string {
-		families, done, err := prometheus.NewMultiTRegistry(&rules{engine: engine}).Gather()
+		families, done, err := prometheus.NewMultiTRegistry(&rules{engine: engine, all: maxAllRules}).Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

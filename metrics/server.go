@@ -1,7 +1,7 @@
 // Package metrics shows a running engine to Prometheus. The engine counts for itself, worker by
 // worker; a scrape adds up the counts, so that the packet path knows nothing of Prometheus.
 //
-// What has few series goes through a registry (collector.go). Rules may be 100,000 and attachments
+// What has few series goes through a registry (collector.go). Rules may be a million, see maxAllRules, and attachments
 // 5,000: their series are made and sorted once (series.go), and a scrape only sets their values.
 // Names and labels are a contract. Label sets are bounded by the configuration and the policy,
 // never by traffic.
@@ -81,7 +81,7 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 		also = carry(r, o.Carrier)
 	}
 	return prometheus.NewMultiTRegistry(
-		prometheus.ToTransactionalGatherer(also), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
+		prometheus.ToTransactionalGatherer(also), &rules{engine: o.Engine, all: maxAllRules}, &attachments{engine: o.Engine})
 }
 
 // ServerOptions are what a Server serves.

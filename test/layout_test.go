@@ -24,13 +24,16 @@ var allowedImports = map[string][]string{
 	"dataplane/packet": {},
 	"ruleset":          {},
 	"tun":              {"dataplane/packet", "tun/folder", "tun/steer"}, // of packet the offsets of headers
-	"tun/steer":        nil,
-	"tun/objecttest":   nil,
-	"tun/folder":       {},
+	"tun/steer":        {"tun/program"},
+	// What several packages give the kernel: programs, and tables of nftables.
+	"tun/program":    nil,
+	"tun/nft":        nil,
+	"tun/objecttest": nil,
+	"tun/folder":     {},
 	// The programs before interfaces that exist; of tun namespaces and the devices that outlive a process.
-	"tun/intercept": {"tun"},
+	"tun/intercept": {"tun", "tun/nft", "tun/program"},
 	// Carries packets between hosts by the kernel's VXLAN; of tun namespaces and devices.
-	"tun/fabric":            {"tun"},
+	"tun/fabric":            {"tun", "tun/nft", "tun/program"},
 	"tun/container":         {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
@@ -60,9 +63,11 @@ var allowedImports = map[string][]string{
 	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
 	"dataplane/fault":      {},
 	"dataplane/errand":     {"dataplane/fault"},
-	"dataplane/lane":       {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
-	"dataplane/probe":      {"dataplane/fault", "dataplane/topology", "tun"},
-	"dataplane/dhcp":       {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
+	// The places of attachments in an engine.
+	"dataplane/port":  {"dataplane/counter", "dataplane/topology", "ruleset/policy", "tun"},
+	"dataplane/lane":  {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
+	"dataplane/probe": {"dataplane/fault", "dataplane/topology", "tun"},
+	"dataplane/dhcp":  {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
 	// Judges a policy beside the one in force, by verdict alone.
 	"dataplane/candidate": {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "dataplane/watch"},
 	// Remembers what was denied, dropped and ended; of topology what slots mean.
@@ -72,7 +77,7 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/optimize", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/port", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	// Takes flows from one engine to another host's.
 	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},
@@ -110,7 +115,7 @@ var allowedImports = map[string][]string{
 	// Answers the console's pages, as control answers nsgctl.
 	"dataplane/console": {"dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch"},
 	"metrics": {
-		"conntrack", "dataplane", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
+		"conntrack", "dataplane", "dataplane/counter", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "conntrack/slab", "tun/folder",

@@ -23,12 +23,12 @@ const maxSparse = 4
 // Poller waits for the queues of one worker. Wait, Sparse, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.
 type Poller struct {
-	epoll   descriptor
-	sparse  descriptor // watches the queues of sparse flows, which epoll watches too
-	wake    *event
-	watched []entry
-	events  []unix.EpollEvent
-	few     [maxSparse]unix.EpollEvent
+	epoll        descriptor
+	sparse       descriptor // watches the queues of sparse flows, which epoll watches too
+	wake         *event
+	watched      []entry
+	events       []unix.EpollEvent
+	sparseEvents [maxSparse]unix.EpollEvent
 }
 
 // entry is what is watched at an index.
@@ -76,17 +76,17 @@ func watch(epoll *descriptor, fd int, index int32) error {
 }
 
 // Wait returns the indexes of the queues that have something to read or that ended, in ready's memory, and
-// those at which queues of sparse flows do, in few's. It returns none when timeout has passed, after Wake and, rarely, for no reason. A
+// those at which queues of sparse flows do, in sparse's. It returns none when timeout has passed, after Wake and, rarely, for no reason. A
 // timeout is rounded up to a millisecond; 0 doesn't block, a negative one waits for ever. After
 // Close it returns os.ErrClosed.
-func (p *Poller) Wait(timeout time.Duration, ready, few []int) ([]int, []int, error) {
-	ready, few = ready[:0], few[:0]
+func (p *Poller) Wait(timeout time.Duration, ready, sparse []int) ([]int, []int, error) {
+	ready, sparse = ready[:0], sparse[:0]
 	// Both are held: if Close freed the eventfd meanwhile, its wake-up would be lost.
 	open, awake := p.epoll.enter(), p.wake.enter()
 	defer p.epoll.leave()
 	defer p.wake.leave()
 	if !open || !awake {
-		return ready, few, os.ErrClosed
+		return ready, sparse, os.ErrClosed
 	}
 	// A busy worker mostly finds packets waiting. A look without blocking keeps its goroutine on
 	// the processor, which a blocking call may lose.
@@ -95,7 +95,7 @@ func (p *Poller) Wait(timeout time.Duration, ready, few []int) ([]int, []int, er
 		n, errno = p.block(timeout)
 	}
 	if errno != 0 && errno != unix.EINTR {
-		return ready, few, os.NewSyscallError("epoll_pwait", errno)
+		return ready, sparse, os.NewSyscallError("epoll_pwait", errno)
 	}
 	for i := range p.events[:max(n, 0)] {
 		index := p.events[i].Fd
@@ -104,15 +104,15 @@ func (p *Poller) Wait(timeout time.Duration, ready, few []int) ([]int, []int, er
 			continue
 		}
 		if index <= sparseMark {
-			few = append(few, int(sparseMark-index))
+			sparse = append(sparse, int(sparseMark-index))
 			continue
 		}
 		p.wake.clear()
 		if p.epoll.ended.Load() {
-			return ready[:0], few[:0], os.ErrClosed
+			return ready[:0], sparse[:0], os.ErrClosed
 		}
 	}
-	return ready, few, nil
+	return ready, sparse, nil
 }
 
 // Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most maxSparse of them,
@@ -123,9 +123,9 @@ func (p *Poller) Sparse(ready []int) []int {
 	if !p.sparse.enter() {
 		return ready
 	}
-	n, _ := poll(&p.sparse, p.few[:])
-	for i := range p.few[:max(n, 0)] {
-		ready = append(ready, int(p.few[i].Fd))
+	n, _ := poll(&p.sparse, p.sparseEvents[:])
+	for i := range p.sparseEvents[:max(n, 0)] {
+		ready = append(ready, int(p.sparseEvents[i].Fd))
 	}
 	return ready
 }
@@ -217,3 +217,7 @@ func (p *Poller) Close() error {
 	p.Wake()
 	return errors.Join(err, p.sparse.close(), p.wake.close())
 }
+
+// Yield lets another thread have the processor if one waits for it, and returns when it is this one's turn again. Go's
+// scheduler is not told, as it is not when the kernel preempts a thread: the goroutine keeps its place.
+func Yield() { syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

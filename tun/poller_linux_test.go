@@ -113,21 +113,21 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 	queues[1].inject()
 	sparse[1].inject()
 	sparse[3].inject()
-	ready, few, err := p.Wait(-1, nil, nil)
-	slices.Sort(few)
-	if err != nil || !slices.Equal(ready, []int{1}) || !slices.Equal(few, []int{1, 3}) {
-		t.Fatalf("%v, %v, %v", ready, few, err)
+	ready, read, err := p.Wait(-1, nil, nil)
+	slices.Sort(read)
+	if err != nil || !slices.Equal(ready, []int{1}) || !slices.Equal(read, []int{1, 3}) {
+		t.Fatalf("%v, %v, %v", ready, read, err)
 	}
-	few = p.Sparse(few)
-	slices.Sort(few)
-	if !slices.Equal(few, []int{1, 3}) {
-		t.Fatalf("%v", few)
+	read = p.Sparse(read)
+	slices.Sort(read)
+	if !slices.Equal(read, []int{1, 3}) {
+		t.Fatalf("%v", read)
 	}
 	if err := p.Remove(1); err != nil {
 		t.Fatal(err)
 	}
-	if ready, few, err := p.Wait(0, nil, nil); err != nil || len(ready) != 0 || !slices.Equal(few, []int{3}) {
-		t.Fatalf("%v, %v, %v", ready, few, err)
+	if ready, sparse, err := p.Wait(0, nil, nil); err != nil || len(ready) != 0 || !slices.Equal(read, []int{3}) {
+		t.Fatalf("%v, %v, %v", ready, read, err)
 	}
 	seen := map[int]bool{}
 	for i := range sparse {
@@ -142,8 +142,8 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 		t.Errorf("%d of %d were reported", len(seen), pairs-1)
 	}
 	p.Close()
-	if few := p.Sparse(nil); len(few) != 0 {
-		t.Errorf("a closed poller reports %v", few)
+	if sparse := p.Sparse(nil); len(sparse) != 0 {
+		t.Errorf("a closed poller reports %v", read)
 	}
 }
 
@@ -210,8 +210,8 @@ func TestPollerRefusesAClosedQueue(t *testing.T) {
 		t.Error("a closed descriptor was accepted for sparse flows")
 	}
 	open.inject()
-	if ready, few, err := p.Wait(0, nil, nil); len(ready)+len(few) != 0 || err != nil {
-		t.Errorf("what was not added is watched: %v, %v, %v", ready, few, err)
+	if ready, sparse, err := p.Wait(0, nil, nil); len(ready)+len(sparse) != 0 || err != nil {
+		t.Errorf("what was not added is watched: %v, %v, %v", ready, sparse, err)
 	}
 }
 

@@ -95,6 +95,17 @@ func withStore[T any](c *cobra.Command, f *clusterFlags, ask func(*cluster.Store
 	return ask(store)
 }
 
+// withView is withStore about what etcd holds now.
+func withView[T any](c *cobra.Command, f *clusterFlags, ask func(*cluster.Store, *cluster.View) (T, error)) (T, error) {
+	return withStore(c, f, func(s *cluster.Store) (none T, err error) {
+		view, err := s.View(c.Context())
+		if err != nil {
+			return none, err
+		}
+		return ask(s, view)
+	})
+}
+
 // me is who applies: a user at a machine.
 func me() string {
 	name, host := "unknown", "unknown"

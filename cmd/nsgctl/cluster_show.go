@@ -34,6 +34,7 @@ type clusterStatus struct {
 type clusterHost struct {
 	Name string `json:"name"`
 	cluster.HostRecord
+	cluster.Report
 	Epoch             int64 `json:"epoch"`
 	NetworkInterfaces int   `json:"networkInterfaces"`
 }
@@ -48,7 +49,7 @@ func hostsOf(v *cluster.View) []clusterHost {
 	list := []clusterHost{}
 	for _, name := range slices.Sorted(maps.Keys(v.Hosts)) {
 		h := v.Hosts[name]
-		list = append(list, clusterHost{name, h.HostRecord, h.Epoch, counts[name]})
+		list = append(list, clusterHost{name, h.HostRecord, h.Report, h.Epoch, counts[name]})
 	}
 	return list
 }
@@ -63,7 +64,7 @@ Exit code 1: a host does not carry the current generation, or has a fault.`,
 		Example: `  nsgctl cluster status --endpoints http://127.0.0.1:2379`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			view, err := withStore(c, f, func(s *cluster.Store) (*cluster.View, error) { return s.View(c.Context()) })
+			view, err := withView(c, f, func(_ *cluster.Store, v *cluster.View) (*cluster.View, error) { return v, nil })
 			if err != nil {
 				return err
 			}
@@ -118,11 +119,8 @@ func newClusterHosts(g *global, f *clusterFlags) *cobra.Command {
 		Example: `  nsgctl cluster hosts -o json --endpoints http://127.0.0.1:2379`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			view, err := withStore(c, f, func(s *cluster.Store) (*cluster.View, error) { return s.View(c.Context()) })
-			if err != nil {
-				return err
-			}
-			return show(c, g, hostsOf(view), nil, clusterHostsTable)
+			list, err := withView(c, f, func(_ *cluster.Store, v *cluster.View) ([]clusterHost, error) { return hostsOf(v), nil })
+			return show(c, g, list, err, clusterHostsTable)
 		},
 	}
 }
@@ -163,11 +161,7 @@ func newClusterNICs(g *global, f *clusterFlags) *cobra.Command {
 		Example: `  nsgctl cluster nics --endpoints http://127.0.0.1:2379`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := withStore(c, f, func(s *cluster.Store) ([]clusterNIC, error) {
-				view, err := s.View(c.Context())
-				if err != nil {
-					return nil, err
-				}
+			list, err := withView(c, f, func(_ *cluster.Store, view *cluster.View) ([]clusterNIC, error) {
 				list := []clusterNIC{}
 				for _, id := range slices.Sorted(maps.Keys(view.Claims)) {
 					c := view.Claims[id]
@@ -213,11 +207,7 @@ func newClusterHistory(g *global, f *clusterFlags) *cobra.Command {
 		Example: `  nsgctl cluster history --endpoints http://127.0.0.1:2379`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := withStore(c, f, func(s *cluster.Store) ([]clusterGeneration, error) {
-				view, err := s.View(c.Context())
-				if err != nil {
-					return nil, err
-				}
+			list, err := withView(c, f, func(s *cluster.Store, view *cluster.View) ([]clusterGeneration, error) {
 				history, err := s.History(c.Context())
 				list := []clusterGeneration{}
 				for _, r := range history {

@@ -44,7 +44,8 @@ pcapng, a flow log of nsgd or Azure, or a folder of flow logs; no daemon is aske
 seen under: it tells the network interfaces, subnets and groups. Of captures all of its network interfaces are looked at, or with
 --captured the capture's own interfaces, as nsgctl capture writes them.
 
-Only what was allowed counts; --denied takes what was denied too, which may have been attacks. Answers need no rule. Ends become
+Only what was allowed counts; --denied takes what was denied too, which may have been attacks. --keep writes the rules that the
+groups have, and before the rule that denied something one that allows it. Answers need no rule. Ends become
 their application security group, else their subnet where two of its addresses were seen, the service tag where the
 policy or --service-tags knows one, the internet from nine addresses on, or the address. --max-rules makes rules wider until there
 are so few.
@@ -63,6 +64,7 @@ can't be read to its end.`,
 	flags.StringArrayVar(&f.from.policy, "policy", nil, "file or folder of ARM JSON; may be repeated")
 	flags.DurationVar(&f.since, "since", history.DefaultKeep, "flows of the daemon that ended within this time, beside the live ones")
 	flags.BoolVar(&f.options.Denied, "denied", false, "rules for what was denied too")
+	flags.BoolVar(&f.options.Keep, "keep", false, "keep the rules that the groups have, and add those that allow what was denied: it may have been attacks")
 	flags.BoolVar(&f.options.KeepDefaults, "keep-defaults", false, "no last rule that denies the rest: what Azure's default rules allow stays allowed, and gets no rule")
 	flags.BoolVar(&f.all, "captured", false, "the interfaces of captures are attachments, as nsgctl capture writes them")
 	flags.IntVar(&f.options.MaxRules, "max-rules", 0, "at most so many rules for each group and direction, besides the last one (default 499, half of Azure's limit)")
@@ -76,6 +78,8 @@ func (f *suggestFlags) args(c *cobra.Command, names []string) error {
 		return usageError{errors.New("suggest: --policy is missing")}
 	case len(names) > 0 && c.Flags().Changed("since"):
 		return usageError{errors.New("suggest: --since is for the daemon's flows, not for files")}
+	case f.options.Keep && (f.options.Denied || f.options.KeepDefaults):
+		return usageError{errors.New("suggest: --keep takes what was denied, and keeps Azure's default rules: it goes with neither --denied nor --keep-defaults")}
 	case len(names) == 0 && f.all:
 		return usageError{errors.New("suggest: --captured goes with captures")}
 	}
@@ -158,7 +162,7 @@ func tagsForRules(l *inspect.Loaded) map[string][]netip.Prefix {
 
 // conclude makes the rules, and the policy that they would be part of.
 func (f *suggestFlags) conclude(ctx context.Context, before *inspect.Loaded, e *evidence) (result *suggest.Result, nsgs []*ruleset.NSG, err error) {
-	groups, err := interruptible(ctx, func() ([]suggest.Group, error) { return e.Rules(), nil })
+	groups, err := interruptible(ctx, e.Rules)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -213,7 +217,7 @@ func (f *suggestFlags) fromDaemon(ctx context.Context, e *evidence, g *global) e
 	if n := others + ended.NotSeen; n > 0 {
 		e.note("%d flows that ended are not remembered by themselves: nothing is suggested for them", n)
 	}
-	if !f.options.Denied {
+	if !f.options.Denied && !f.options.Keep {
 		return nil
 	}
 	drops, err := client.Drops(ctx, inspect.DropQuestion{Since: f.since, Filter: "reason rule_deny", Limit: inspect.MaxPairLimit})
@@ -318,8 +322,11 @@ func suggestTable(w io.Writer, r *suggest.Result) error {
 		for k := range g.Rules {
 			rule := &g.Rules[k]
 			seen := fmt.Sprint(rule.Seen)
-			if rule.Widened {
+			switch {
+			case rule.Widened:
 				seen += ", widened"
+			case rule.Kept:
+				seen = "kept"
 			}
 			table.row(rule.Direction, rule.Priority, rule.Access, rule.Protocol, peers(rule.Sources), peers(rule.Destinations), someOf(rule.DestinationPorts), seen, rule.Name)
 		}

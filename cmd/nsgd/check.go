@@ -99,7 +99,8 @@ type loaded struct {
 }
 
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
-// Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil.
+// Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil. With was.policy
+// they can't have changed, and are not read.
 // shared is what the cluster gives, if the configuration has one.
 func loadPolicy(ctx context.Context, path string, was *loaded, shared *share) (*loaded, error) {
 	begun := time.Now()
@@ -119,19 +120,22 @@ func (c *Config) load(ctx context.Context, begun time.Time, was *loaded, shared 
 		}
 	}
 	var files *inspect.PolicyFiles
+	var set *policy.Set
 	if was != nil && config.readsAs(was.file) {
-		files = was.files
+		files, set = was.files, was.policy
 	} else {
 		files = inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
 		deployment := config.deployment()
 		deployment.Context = ctx
 		files.SetDeployment(deployment)
 	}
-	policy, err := files.Load()
-	if err != nil {
-		return nil, err
+	if set == nil {
+		var err error
+		if set, err = files.Load(); err != nil {
+			return nil, err
+		}
 	}
-	return &loaded{begun: begun, config: config.having(shared, policy), file: config, share: shared, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
+	return &loaded{begun: begun, config: config.having(shared, set), file: config, share: shared, files: files, policy: set, warnings: append(files.Warnings(), config.warnings()...)}, nil
 }
 
 // readsAs reports that the policy of two configurations is read from the same files in the same way.

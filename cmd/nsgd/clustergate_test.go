@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
 func TestNothingIsCarriedBeforeTheKernelCarries(t *testing.T) {
@@ -59,16 +60,22 @@ func TestTheClusterDoesNotReadTheConfigurationAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cache.Close()
-	var read []*inspect.PolicyFiles
+	var read []*loaded
 	for _, number := range []uint64{1, 1, 2} { // tried, carried, and another one
 		all, err := l.load(path, inspect.Edit{Generation: "g"}, nil, &share{generation: unpack(t, cache, number)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		read = append(read, all.files)
+		read = append(read, all)
 	}
-	if read[0] != read[1] || read[1] == read[2] {
+	if read[0].policy != read[1].policy || read[1].policy == read[2].policy || read[1].files == read[2].files {
 		t.Error("what was tried is read again, or what was not is not")
+	}
+	l.file, l.files, l.share = read[2].file, read[2].files, *read[2].share
+	l.snapshot = func() *topology.Snapshot { return &topology.Snapshot{Policy: read[2].policy} }
+	all, err := l.load(path, inspect.Edit{NetworkInterfaces: []string{}}, &loaded{file: l.file, files: l.files}, read[2].share)
+	if err != nil || all.policy != read[2].policy {
+		t.Errorf("network interfaces come, and the policy is read again: %v", err)
 	}
 }
 

@@ -134,15 +134,30 @@ func (j *joint) join(has *Config, set *policy.Set, all bool) {
 	}}
 }
 
-// beyond are attachments for questions about what this host carries nothing for.
+// beyond are attachments for questions about what this host carries nothing for, and, of another policy than the one in force,
+// about what it would carry then.
 func (m *member) beyond(set *policy.Set) []topology.Spec {
 	m.mu.Lock()
-	p, settled := m.placement, m.settled
+	p, settled, now := m.placement, m.settled, m.set
 	m.mu.Unlock()
 	if p == nil || settled == nil {
 		return nil
 	}
-	return plan.Beyond(set, settled.specs(), p)
+	own := settled.specs()
+	list := plan.Beyond(set, own, p)
+	if set == now {
+		return list
+	}
+	attached := map[string]bool{}
+	for i := range own {
+		attached[own[i].Identity(set)] = true
+	}
+	for _, s := range plan.New(set, own, p).Specs {
+		if !attached[s.Identity(set)] {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // mtu is what every host's underlay takes with what a tunnel adds.

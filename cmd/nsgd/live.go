@@ -120,7 +120,7 @@ func ofCluster(e inspect.Edit) bool {
 	return e.Generation != "" || e.NetworkInterfaces != nil || e.Placed
 }
 
-// load reads the file. A generation that was tried is not read once more when it is carried. When the cluster asks, the configuration stays that of the last reload: a file that somebody is
+// load reads the file. What a generation consists of never changes, so it is read once: when it is tried. When the cluster asks, the configuration stays that of the last reload: a file that somebody is
 // editing must not keep this host from what the others do.
 func (l *live) load(path string, e inspect.Edit, was *loaded, shared *share) (*loaded, error) {
 	if !ofCluster(e) {
@@ -128,11 +128,14 @@ func (l *live) load(path string, e inspect.Edit, was *loaded, shared *share) (*l
 	}
 	c := *l.file
 	if e.Generation == "" {
+		if was != nil && l.share.generation != nil {
+			was.policy = l.snapshot().Policy
+		}
 		return c.load(l.ctx, time.Now(), was, shared)
 	}
 	all, err := c.load(l.ctx, time.Now(), l.tried, shared)
 	if err == nil {
-		l.tried = &loaded{file: all.file, files: all.files}
+		l.tried = &loaded{file: all.file, files: all.files, policy: all.policy}
 	}
 	return all, err
 }

@@ -27,14 +27,20 @@ type liveDevice struct {
 	device tun.Device
 }
 
-// find returns the device of a place, or nil.
-func (l *liveDevices) find(namespace, name string) *liveDevice {
+// place tells a device, or a route, from those of the same name elsewhere.
+type place struct{ namespace, name string }
+
+// places are the devices by their places, and the routes that they have.
+func (l *liveDevices) places() (devices map[place]*liveDevice, routes map[place]bool) {
+	devices, routes = make(map[place]*liveDevice, len(l.list)), map[place]bool{}
 	for i := range l.list {
-		if p := &l.list[i].plan; p.Namespace == namespace && p.Name == name {
-			return &l.list[i]
+		p := &l.list[i].plan
+		devices[place{p.Namespace, p.Name}] = &l.list[i]
+		for _, r := range p.Routes {
+			routes[place{p.Namespace, r.String()}] = true
 		}
 	}
-	return nil
+	return devices, routes
 }
 
 // lives is false for a device that somebody has removed.
@@ -47,6 +53,7 @@ func (d *liveDevice) lives() bool {
 // plan does not have stay until Settle. So do routes: until then another device may have them.
 func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 	next := make([]liveDevice, 0, len(plan))
+	devices, routes := l.places()
 	var undo []func() error
 	back := func() error {
 		var errs []error
@@ -59,11 +66,11 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 		one := liveDevice{plan: p}
 		var takeBack func() error
 		var err error
-		if old := l.find(p.Namespace, p.Name); old != nil && old.lives() {
+		if old := devices[place{p.Namespace, p.Name}]; old != nil && old.lives() {
 			one.device = old.device
 			takeBack, err = adjust(old.device, &old.plan, &p)
 		} else {
-			one.device, err = l.openOne(p)
+			one.device, err = l.openOne(p, routes)
 			if err == nil {
 				takeBack = one.device.Close
 			}
@@ -83,14 +90,12 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 	return e, nil
 }
 
-// openOne opens a new device, without the routes that another one in its namespace has.
-func (l *liveDevices) openOne(p tun.Config) (tun.Device, error) {
+// openOne opens a new device, without the routes that another one in its namespace has: taken.
+func (l *liveDevices) openOne(p tun.Config, taken map[place]bool) (tun.Device, error) {
 	queues(&p, l.workers, len(l.list)+1, l.steer)
 	p.Offload, p.Warn = l.offload, l.warn
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
-		return slices.ContainsFunc(l.list, func(d liveDevice) bool {
-			return d.plan.Namespace == p.Namespace && slices.Contains(d.plan.Routes, r)
-		})
+		return taken[place{p.Namespace, r.String()}]
 	})
 	d, level, err := l.open(p)
 	if err != nil {
@@ -139,32 +144,31 @@ func adjust(d tun.Device, was, is *tun.Config) (undo func() error, err error) {
 func (l *liveDevices) settle(next []liveDevice) error {
 	before := l.list
 	l.list = next
+	stays, used := map[tun.Device]bool{}, map[string]bool{}
+	for i := range next {
+		stays[next[i].device], used[next[i].plan.Namespace] = true, true
+	}
+	routed := map[tun.Device][]netip.Prefix{}
 	var errs []error
-	for _, old := range before {
-		if !slices.ContainsFunc(next, func(d liveDevice) bool { return d.device == old.device }) {
+	for i := range before {
+		old := &before[i]
+		if routed[old.device] = old.plan.Routes; !stays[old.device] {
 			errs = append(errs, old.device.Close())
 		}
 	}
-	for _, old := range before {
-		errs = append(errs, l.leave(&old.plan))
+	for i := range before {
+		if p := &before[i].plan; !used[p.Namespace] && p.CreateNamespace && l.remove != nil {
+			used[p.Namespace] = true
+			errs = append(errs, l.remove(p.Namespace))
+		}
 	}
 	for i := range next {
-		routes := next[i].plan.Routes
-		old := slices.IndexFunc(before, func(d liveDevice) bool { return d.device == next[i].device })
-		if old < 0 || !slices.Equal(before[old].plan.Routes, routes) {
-			errs = append(errs, next[i].device.SetRoutes(routes))
+		device, routes := next[i].device, next[i].plan.Routes
+		if had, stayed := routed[device]; !stayed || !slices.Equal(had, routes) {
+			errs = append(errs, device.SetRoutes(routes))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// leave removes the namespace of a device that is gone, if it was made for the daemon's devices and none is left there.
-func (l *liveDevices) leave(p *tun.Config) error {
-	used := slices.ContainsFunc(l.list, func(d liveDevice) bool { return d.plan.Namespace == p.Namespace })
-	if used || !p.CreateNamespace || l.remove == nil {
-		return nil
-	}
-	return l.remove(p.Namespace)
 }
 
 // close closes all devices.

@@ -3,11 +3,11 @@ package ask
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/optimize"
 )
 
 // merges finds rules that one rule could replace. It looks at lists of one NSG that have no tag without addresses. A group that
@@ -80,28 +80,10 @@ func lastRule(c *verdict.Chain, stage int) verdict.ChainRule {
 	return c.At(stage, c.Lists[stage].Len()-1)
 }
 
-// mayMerge says how Azure's rules can be written: lists hold prefixes and ports alone, no tag and no *. Rules for a service of
-// the platform stay as they are.
+// mayMerge says whether two rules of a list can be written as one.
 func mayMerge(c *verdict.Chain, stage int) func(a, b int, f analysis.Field) bool {
-	plain := func(i int, f analysis.Field) bool {
-		at := c.At(stage, i)
-		if at.Group == nil || at.Rule.Default {
-			return false
-		}
-		switch f {
-		case analysis.Sources:
-			return len(at.Rule.Source.Prefixes) > 0
-		case analysis.Destinations:
-			return len(at.Rule.Destination.Prefixes) > 0
-		}
-		return !strings.HasPrefix(at.Rule.Destination.Tag, "AzurePlatform")
-	}
-	same := func(a, b *ruleset.Peer) bool { return a.Any == b.Any && a.Tag == b.Tag }
 	return func(a, b int, f analysis.Field) bool {
-		if !plain(a, f) || !plain(b, f) {
-			return false
-		}
-		x, y := c.At(stage, a).Rule, c.At(stage, b).Rule
-		return (f == analysis.Sources || same(&x.Source, &y.Source)) && (f == analysis.Destinations || same(&x.Destination, &y.Destination))
+		x, y := c.At(stage, a), c.At(stage, b)
+		return x.Group != nil && y.Group != nil && optimize.Joinable(x.Rule, y.Rule, f)
 	}
 }

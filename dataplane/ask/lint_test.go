@@ -2,6 +2,7 @@ package ask
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -213,5 +214,38 @@ func TestVerifyConfirmsTheWitnessesOfLint(t *testing.T) {
 	}
 	if confirmed[LintSplit] < policies/20 || confirmed[LintPlatform] == 0 && !testing.Short() {
 		t.Errorf("confirmed %v: the test says little", confirmed)
+	}
+}
+
+// A rule has addresses of one family, so that rules of both families are never one.
+func TestRulesOfTwoFamiliesAreNotMergeable(t *testing.T) {
+	from := func(name string, priority int, source string) ruleset.Rule {
+		r := enginetest.AllowHTTP()
+		r.Name, r.Priority, r.Source = name, priority, ruleset.Peer{Prefixes: []netip.Prefix{netip.MustParsePrefix(source)}}
+		return r
+	}
+	for _, tt := range []struct {
+		name, source string
+		mergeable    int
+	}{{"one family", "198.51.100.0/24", 1}, {"two families", "2001:db8::/32", 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			set := randomSets(1)[0]
+			g := set.NetworkSecurityGroups[0]
+			g.Rules = []ruleset.Rule{from("a", 100, "192.0.2.0/25"), from("b", 110, tt.source)}
+			set.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup = g
+			s, err := topology.Build(set, nil, topology.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := 0
+			for _, f := range Lint(s, LintOptions{}).Findings {
+				if f.Code == LintMergeable && strings.HasSuffix(f.Resource, g.Name) {
+					found++
+				}
+			}
+			if found != tt.mergeable {
+				t.Errorf("%d findings, want %d", found, tt.mergeable)
+			}
+		})
 	}
 }

@@ -2,10 +2,12 @@ package ask
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/optimize"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // OptimizeResult is what can be fewer of a policy's rules.
@@ -65,6 +67,7 @@ type OptimizeOptions struct {
 func Optimize(s *topology.Snapshot, o OptimizeOptions) *OptimizeResult {
 	result := &OptimizeResult{Groups: []OptimizedGroup{}}
 	unused := unusedGroups(s)
+	together := func(ids []string) bool { return mayStandTogether(s.Policy, ids) }
 	for _, nsg := range s.Policy.NetworkSecurityGroups {
 		if o.Groups != nil && !slices.Contains(o.Groups, nsg) {
 			continue
@@ -93,7 +96,7 @@ func Optimize(s *topology.Snapshot, o OptimizeOptions) *OptimizeResult {
 			for _, t := range tables[d] {
 				views = append(views, t.Resolved())
 			}
-			r := optimize.Rules(tables[d][0].Rules, views, optimize.Options{MaxStates: o.MaxStates, Nowhere: nowhere})
+			r := optimize.Rules(tables[d][0].Rules, views, optimize.Options{MaxStates: o.MaxStates, Nowhere: nowhere, Together: together})
 			fewer.Rules = append(fewer.Rules, r.Rules...)
 			if r.Undecided {
 				of.Undecided = append(of.Undecided, d.String())
@@ -122,4 +125,29 @@ func (o *OptimizeOptions) describe(nsg *ruleset.NSG, d ruleset.Direction, s *opt
 		shown.Rules = append(shown.Rules, p)
 	}
 	return shown
+}
+
+// mayStandTogether reports application security groups that one rule may name: all have members, of one virtual network. Of a
+// list with an empty group Azure ignores the rule (azure-docs issue 77328).
+func mayStandTogether(set *policy.Set, ids []string) bool {
+	var network *policy.VirtualNetwork
+	members := map[string]bool{}
+	for _, nic := range set.NetworkInterfaces {
+		for i := range nic.IPConfigurations {
+			c := &nic.IPConfigurations[i]
+			for _, id := range c.ApplicationSecurityGroups {
+				if !slices.ContainsFunc(ids, func(o string) bool { return strings.EqualFold(o, id) }) {
+					continue
+				}
+				if network == nil {
+					network = c.Subnet.VirtualNetwork
+				}
+				if network != c.Subnet.VirtualNetwork {
+					return false
+				}
+				members[strings.ToLower(id)] = true
+			}
+		}
+	}
+	return !slices.ContainsFunc(ids, func(id string) bool { return !members[strings.ToLower(id)] })
 }

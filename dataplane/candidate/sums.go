@@ -46,7 +46,8 @@ func ruleOf(drop packet.Drop, d *verdict.Decision) Rule {
 	return r
 }
 
-func (s *Sums) add(e *watch.Event, drop packet.Drop, d *verdict.Decision) {
+// add counts a packet about which the candidate decides otherwise. example shows it.
+func (s *Sums) add(e *watch.Decided, drop packet.Drop, d *verdict.Decision, example func(*watch.Decided) watch.Event) {
 	s.Count++
 	rule := ruleOf(drop, d)
 	i := slices.IndexFunc(s.Rules, func(o Sum) bool { return o.Rule == rule })
@@ -61,12 +62,12 @@ func (s *Sums) add(e *watch.Event, drop packet.Drop, d *verdict.Decision) {
 	sum := &s.Rules[i]
 	sum.Count++
 	if len(sum.Examples) < MaxExamples && !slices.ContainsFunc(sum.Examples, func(o watch.Event) bool { return alike(&o, e) }) {
-		sum.Examples = append(sum.Examples, *e)
+		sum.Examples = append(sum.Examples, example(e))
 	}
 }
 
 // alike reports two packets that differ in nothing but the source's port.
-func alike(a, b *watch.Event) bool {
+func alike(a *watch.Event, b *watch.Decided) bool {
 	x, y := a.Packet.Tuple, b.Packet.Tuple
 	x.SrcPort, y.SrcPort = 0, 0
 	return a.From == b.From && x == y

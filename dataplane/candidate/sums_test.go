@@ -20,22 +20,24 @@ func decided(name string) *verdict.Decision {
 	return d
 }
 
-func from(port uint16) *watch.Event {
-	e := &watch.Event{}
+func from(port uint16) *watch.Decided {
+	e := &watch.Decided{}
 	e.Packet.Tuple = packet.Tuple{DstPort: port}
 	return e
 }
 
+func shown(e *watch.Decided) watch.Event { return watch.Event{Packet: e.Packet} }
+
 func TestRulesAndExamplesAreBounded(t *testing.T) {
 	var s Sums
 	for i := range MaxRules + 10 {
-		s.add(from(80), packet.DropRule, decided(fmt.Sprintf("R%d", i)))
+		s.add(from(80), packet.DropRule, decided(fmt.Sprintf("R%d", i)), shown)
 	}
 	if len(s.Rules) != MaxRules || s.Others != 10 || s.Count != MaxRules+10 {
 		t.Errorf("%d rules, %d others, %d packets", len(s.Rules), s.Others, s.Count)
 	}
 	for i := range uint16(3 * MaxExamples) {
-		s.add(from(i), packet.DropRule, decided("R0"))
+		s.add(from(i), packet.DropRule, decided("R0"), shown)
 	}
 	if first := s.Rules[0]; len(first.Examples) != MaxExamples || first.Count != 1+3*MaxExamples {
 		t.Errorf("%d examples, %d packets", len(first.Examples), first.Count)

@@ -1,14 +1,13 @@
 // Package candidate judges a policy beside the one in force, without enforcing it.
 //
-// A Trial hears of each packet that began a flow or was dropped as events of a subscription, and decides about it again
-// by the candidate's snapshot: with verdict.Decide, as the engine would. One goroutine does that, beside the packet path.
-// Packets of live flows cost nothing. Senders choose what is told, so all of it is bounded, and what was not looked at is
-// counted.
+// A Trial hears of each packet that began a flow or that the policy dropped, and decides about it again by the candidate's
+// snapshot: with verdict.Decide, as the engine would. One goroutine does that, beside the packet path, which pays for a
+// copy of such a packet. Packets of live flows cost nothing. Senders choose what is told, so all of it is bounded, and what
+// was not looked at is counted.
 package candidate
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -19,28 +18,27 @@ import (
 )
 
 const (
-	// perSecond bounds the packets that are judged.
-	perSecond = 20_000
 	// poll is how long a packet waits to be judged.
 	poll = 20 * time.Millisecond
-	// waitingEvents is how many packets of each worker wait for that.
-	waitingEvents = 4096
-	eventsAtOnce  = 256
+	// perPoll bounds the packets that are judged at a time: 50,000 a second.
+	perPoll = 1000
+	// waitingPackets is how many packets of each worker wait for that.
+	waitingPackets = 4096
 )
 
 // Engine carries the packets. Its methods are safe for concurrent use.
 type Engine interface {
-	Watch(watch.Options) (*watch.Subscription, error)
+	Judge(packets int) (*watch.Decisions, error)
 	Snapshot() *topology.Snapshot
 }
 
 // Trial is a candidate that is judged. Its methods are safe for concurrent use.
 type Trial struct {
-	engine       Engine
-	base, next   *topology.Snapshot
-	subscription *watch.Subscription
-	end          context.CancelFunc
-	done         chan struct{}
+	engine     Engine
+	base, next *topology.Snapshot
+	decisions  *watch.Decisions
+	end        context.CancelFunc
+	done       chan struct{}
 
 	decision verdict.Decision // of the goroutine that judges
 
@@ -60,11 +58,11 @@ type Judged struct {
 	Deny, Allow Sums
 }
 
-// Begin judges a candidate for the policy in force beside it, until Close. The error is that of Engine.Watch.
+// Begin judges a candidate for the policy in force beside it, until Close. The error is that of Engine.Judge.
 func Begin(engine Engine, next *topology.Snapshot) (*Trial, error) {
 	t := &Trial{engine: engine, base: engine.Snapshot(), next: next, done: make(chan struct{})}
 	var err error
-	if t.subscription, err = engine.Watch(watch.Options{DecidedOnly: true, PerSecond: perSecond, Events: waitingEvents, Poll: poll}); err != nil {
+	if t.decisions, err = engine.Judge(waitingPackets); err != nil {
 		return nil, err
 	}
 	var ctx context.Context
@@ -93,55 +91,77 @@ func (t *Trial) Judged() Judged {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	j := t.judged
-	j.NotSeen, j.Outdated = t.subscription.Lost()+t.subscription.Skipped(), t.Outdated()
+	j.NotSeen, j.Outdated = t.decisions.Lost(), t.Outdated()
 	j.Deny, j.Allow = j.Deny.clone(), j.Allow.clone()
 	return j
 }
 
 func (t *Trial) run(ctx context.Context) {
 	defer close(t.done)
-	defer t.subscription.Close()
-	events := make([]watch.Event, eventsAtOnce)
-	for {
-		soon, cancel := context.WithTimeout(ctx, time.Second) // to look for another policy
-		n, err := t.subscription.Read(soon, events)
-		cancel()
-		t.mu.Lock()
-		for i := range events[:n] {
-			t.judge(&events[i])
-		}
-		t.mu.Unlock()
-		if ctx.Err() != nil || t.Outdated() || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	defer t.decisions.Close()
+	decided := make([]watch.Decided, perPoll)
+	ticks := time.NewTicker(poll)
+	defer ticks.Stop()
+	for !t.Outdated() {
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
 			return
 		}
+		n := t.decisions.Read(decided)
+		t.mu.Lock()
+		for i := range decided[:n] {
+			t.judge(&decided[i])
+		}
+		t.mu.Unlock()
 	}
 }
 
 // judge decides about a packet by the candidate. mu is held.
-func (t *Trial) judge(e *watch.Event) {
+func (t *Trial) judge(e *watch.Decided) {
 	p := &e.Packet
 	switch {
 	case e.Generation != t.base.Generation: // of a burst before the base came into force, or behind it
 		return
-	case e.Drop != packet.NotDropped && !e.Drop.OfPolicy():
-		return
 	case p.Fragment.IsLater() || p.IsICMPError(): // begins no flow, whatever the policy
 		return
-	case e.From < 0 || int(e.From) >= len(t.next.Attachments):
+	case int(e.From) >= len(t.next.Attachments):
 		return
 	}
 	t.judged.Packets++
 	d := &t.decision
-	src, drop := verdict.Admit(t.next, t.next.Attachments[e.From], &p.Tuple)
-	if drop == packet.NotDropped {
-		drop = d.Decide(t.next, src, p)
-	} else {
-		*d = verdict.Decision{}
-	}
+	drop := decide(d, t.next, e)
 	switch was := e.Drop; {
 	case was == packet.NotDropped && drop != packet.NotDropped:
-		t.judged.Deny.add(e, drop, d)
+		t.judged.Deny.add(e, drop, d, t.example)
 	case was != packet.NotDropped && drop == packet.NotDropped:
-		t.judged.Allow.add(e, drop, d)
+		t.judged.Allow.add(e, drop, d, t.example)
 	}
+}
+
+// decide says what a policy does with a packet that begins a flow.
+func decide(d *verdict.Decision, s *topology.Snapshot, e *watch.Decided) packet.Drop {
+	src, drop := verdict.Admit(s, s.Attachments[e.From], &e.Packet.Tuple)
+	if drop != packet.NotDropped {
+		*d = verdict.Decision{}
+		return drop
+	}
+	return d.Decide(s, src, &e.Packet)
+}
+
+// example is a packet as watchers see it: with what the policy in force has decided about it. Its time is that of judging.
+func (t *Trial) example(e *watch.Decided) watch.Event {
+	shown := watch.Event{Time: time.Now().UnixNano(), Packet: e.Packet, Length: e.Packet.Len, Generation: e.Generation, From: e.From, To: -1, Drop: e.Drop}
+	if e.Drop == packet.NotDropped {
+		shown.Standing = watch.Begins
+	}
+	var d verdict.Decision
+	if said := decide(&d, t.base, e); (said == packet.NotDropped) != (e.Drop == packet.NotDropped) {
+		return shown // decided by what lives: a record at the other end, or a port that was free
+	}
+	shown.Note(d.Verdict.Slots())
+	if d.Way.To != nil {
+		shown.To, shown.Translated, shown.Arrives = int32(d.Exit()), d.Way.Translated, d.Way.Arrives
+	}
+	return shown
 }

@@ -110,27 +110,25 @@ type Agent struct {
 	heldEpoch int64
 	heldOf    uint64 // View.places of held
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
-	registered  int64
-	waiting     map[string]string
-	orphans     map[string]orphan // claims whose host has lost its registration
-	orphansOf   uint64            // View.places of orphans
-	orphansDue  time.Duration     // by Clock: then one of them may be taken or collected; 0: there is none
-	reported    string
-	sentEpoch   int64
-	placement   *Placement // that is in force; nil: not known
-	placesOf    uint64     // View.places of placement; 0: not known
-	reaches     int        // network interfaces of others in it
-	last        *Placement // that was in force last; nil: none was
-	healthText  string     // of the last HealthRecord; empty: there was none
-	healthLeft  int        // backends that it leaves out
-	healthWakes uint64     // wakes of it
-	healthTold  string     // to the others, by the registration healthEpoch
-	healthEpoch int64
-	healthAt    time.Duration // by Clock, when it was told
-	healthDue   time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
-	heard       *Health       // from the others last; nil: nothing was
-	healthsOf   uint64        // View.healths of heard
-	healthIn    *Placement    // of heard
+	registered int64
+	waiting    map[string]string
+	orphans    map[string]orphan // claims whose host has lost its registration
+	orphansOf  uint64            // View.places of orphans
+	orphansDue time.Duration     // by Clock: then one of them may be taken or collected; 0: there is none
+	// wroteRecord, wroteReport and wroteHealth are what etcd was given last.
+	wroteRecord, wroteReport, wroteHealth written
+	placement                             *Placement    // that is in force; nil: not known
+	placesOf                              uint64        // View.places of placement; 0: not known
+	reaches                               int           // network interfaces of others in it
+	last                                  *Placement    // that was in force last; nil: none was
+	healthText                            string        // of the last HealthRecord; empty: there was none
+	healthLeft                            int           // backends that it leaves out
+	healthWakes                           uint64        // wakes of it
+	healthAt                              time.Duration // by Clock, when it was told
+	healthDue                             time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
+	heard                                 *Health       // from the others last; nil: nothing was
+	healthsOf                             uint64        // View.healths of heard
+	healthIn                              *Placement    // of heard
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration
 	refusal      attempt // of the daemon
@@ -156,7 +154,7 @@ func NewAgent(o AgentOptions) (*Agent, error) {
 	if o.Lease < MinLease || o.Lease > MaxLease {
 		return nil, fmt.Errorf("lease: %v: allowed are %v to %v", o.Lease, MinLease, MaxLease)
 	}
-	a := &Agent{AgentOptions: o, log: o.Log, watcher: newWatcher(o.Store), wake: make(chan struct{}, 1), carrying: o.Start, committed: o.Start,
+	a := &Agent{AgentOptions: o, log: o.Log, watcher: newWatcher(o.Store, false), wake: make(chan struct{}, 1), carrying: o.Start, committed: o.Start,
 		attached: slices.Sorted(slices.Values(o.Attached)), held: map[string]int64{}, waiting: map[string]string{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -257,7 +255,7 @@ func (a *Agent) step(ctx context.Context) {
 		a.release(ctx, epoch)
 		a.collect(ctx, view, epoch)
 		a.answer(ctx, view, epoch)
-		a.report(ctx, epoch)
+		a.tell(ctx, epoch)
 		a.welcome(ctx, epoch)
 		a.place(ctx, view)
 		a.hearHealth(view)

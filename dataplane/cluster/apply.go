@@ -219,7 +219,7 @@ func (f *follower) carried(ctx context.Context) (*Applied, error) {
 func (f *follower) until(ctx context.Context, names []string, done func(*Host) bool) (missing []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w := newWatcher(f.store)
+	w := newWatcher(f.store, true)
 	go w.run(ctx)
 	end := time.NewTimer(f.options.Wait)
 	defer end.Stop()

@@ -112,7 +112,8 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 	}
 	a.session.close()
 	key := a.Store.keys.host(a.Host)
-	r, err := a.Store.commit(ctx, "registering", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, a.record().text(), clientv3.WithLease(lease)))
+	text, _ := a.record().text()
+	r, err := a.Store.commit(ctx, "registering", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, text, clientv3.WithLease(lease)))
 	switch {
 	case isLeaseGone(err):
 		a.session.gone()
@@ -126,6 +127,7 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 		return 0
 	}
 	a.session.registered(lease, r.Header.Revision)
+	a.wroteRecord = written{text, r.Header.Revision}
 	if a.last != nil { // it was away for longer than its lease, and others may have been, too
 		a.returned = a.Clock() + max(a.Lease, a.longestLease)
 	}

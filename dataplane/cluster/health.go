@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sort"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -103,29 +101,15 @@ func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 		a.fault(fmt.Errorf("%d backends are up: at most %d can be told to other hosts, where the rest count as down", a.healthLeft+maxAnswering, maxAnswering))
 	}
 	text := a.healthText
-	if text == a.healthTold && epoch == a.healthEpoch {
+	if a.wroteHealth == (written{text, epoch}) {
 		return
 	}
-	if epoch == a.healthEpoch && a.Clock() < a.healthAt+healthPause {
+	if epoch == a.wroteHealth.epoch && a.Clock() < a.healthAt+healthPause {
 		a.healthDue = a.healthAt + healthPause
 		return
 	}
-	lease, now, _, _ := a.session.now()
-	if now != epoch {
-		return
-	}
-	r, err := a.Store.commit(ctx, "telling the health of backends", []clientv3.Cmp{same(a.Store.keys.host(a.Host), epoch)},
-		clientv3.OpPut(a.Store.keys.health(a.Host), text, clientv3.WithLease(lease)))
-	if isLeaseGone(err) {
-		a.session.gone()
-	}
-	if err != nil {
-		a.fault(err)
-		return
-	}
-	if r.Succeeded {
-		a.healthTold, a.healthEpoch, a.healthAt = text, epoch, a.Clock()
-	}
+	a.healthAt = a.Clock()
+	a.write(ctx, epoch, "telling the health of backends", a.Store.keys.health(a.Host), text, &a.wroteHealth)
 }
 
 // hearHealth passes on what other hosts tell of their backends.

@@ -12,7 +12,8 @@ import (
 
 // keys are the names in etcd, below a prefix that ends with a slash.
 //
-// What hosts watch lies together: from claim/ up to vni0. Chunks lie before it, so that no watcher is sent one.
+// What hosts watch lies together: from claim/ up to vni0. Chunks lie before it, so that no watcher is sent one, and so do
+// reports, which only those read who apply or ask.
 type keys string
 
 func (k keys) chunk(h generation.Hash) string { return string(k) + "chunk/" + h.String() }
@@ -25,6 +26,8 @@ func (k keys) healths() string                { return string(k) + "health/" }
 func (k keys) health(host string) string      { return k.healths() + host }
 func (k keys) hosts() string                  { return string(k) + "host/" }
 func (k keys) host(name string) string        { return k.hosts() + name }
+func (k keys) reports() string                { return string(k) + "carries/" }
+func (k keys) report(host string) string      { return k.reports() + host }
 func (k keys) last() string                   { return string(k) + "last" }
 func (k keys) moves() string                  { return string(k) + "move/" }
 func (k keys) move(nic string) string         { return k.moves() + escape(nic) }

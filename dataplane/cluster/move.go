@@ -55,6 +55,8 @@ type MoveState struct {
 	Fault string `json:"fault,omitempty"`
 	// Port is where the new host waits, by TCP at its underlay's address.
 	Port uint16 `json:"port,omitempty"`
+	// Generation is what the new host carries while it waits.
+	Generation uint64 `json:"generation,omitempty"`
 	// Flows went along: of the old host those that it has sent, of the new one those that go on. Joined of them are one
 	// with what the new host knew of the other end; Lost do not go on, by why.
 	Flows  int            `json:"flows,omitempty"`
@@ -194,6 +196,8 @@ func (v *View) plan(o *MoveOptions) (nic string, m *Move, err error) {
 		return "", nil, fmt.Errorf("%s: its host %q is gone: it is free once that host's lease has ended, and its flows are lost", nic, c.Host)
 	case v.Moves[nic] != nil:
 		return "", nil, fmt.Errorf("%s is moved to %s by %s already", nic, v.Moves[nic].To, v.Moves[nic].By)
+	case from.Generation != to.Generation:
+		return "", nil, errGenerations(c.Host, from.Generation, o.To, to.Generation)
 	}
 	for name, h := range map[string]*Host{c.Host: from, o.To: to} {
 		if h.Mover == "" {
@@ -201,6 +205,11 @@ func (v *View) plan(o *MoveOptions) (nic string, m *Move, err error) {
 		}
 	}
 	return nic, &Move{MoveRecord: MoveRecord{From: c.Host, To: o.To, FromEpoch: from.Epoch, ToEpoch: to.Epoch, Claim: c.Revision, WithoutFlows: o.WithoutFlows, By: o.By, Since: o.Now()}}, nil
+}
+
+// errGenerations refuses a move between hosts that carry different generations.
+func errGenerations(from string, old uint64, to string, next uint64) error {
+	return fmt.Errorf("%s carries generation %d, and %s carries %d: ask again when they carry the same", from, old, to, next)
 }
 
 // moveLook is how often a move is looked at.

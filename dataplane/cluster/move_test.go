@@ -154,13 +154,16 @@ func TestAMoveThatCanNotBeIsRefusedByName(t *testing.T) {
 // A host that says that it has taken a network interface is not believed: the claim says who has it.
 func TestAMoveIsDoneWhenTheClaimSaysSo(t *testing.T) {
 	m := newMovers(t, AgentOptions{}, AgentOptions{})
-	says := HostRecord{Underlay: netip.MustParseAddr("192.0.2.250"), Port: 4790, Mover: "00", Generation: 1}
+	says := HostRecord{Underlay: netip.MustParseAddr("192.0.2.250"), Port: 4790, Mover: "00"}
 	put := func() {
 		if _, err := m.store.client.Put(soon(t), m.store.keys.host("liar"), encode(&says)); err != nil {
 			t.Error(err)
 		}
 	}
 	put()
+	if _, err := m.store.client.Put(soon(t), m.store.keys.report("liar"), encode(&Report{Generation: 1})); err != nil {
+		t.Fatal(err)
+	}
 	got, err := m.move("liar", func(o *MoveOptions) {
 		o.Wait = patience + 3*time.Second
 		o.Tell = func(step string) {

@@ -151,8 +151,8 @@ func (a *Agent) mayMove(view *View, nic string, m *Move, epoch int64) error {
 		return fmt.Errorf("this nsgd takes no part in moves")
 	case from.Mover == "" || to.Mover == "":
 		return fmt.Errorf("the other host's nsgd, %s and %s, can't move network interfaces", from.Version, to.Version)
-	case a.carrying == nil || from.Generation != to.Generation:
-		return fmt.Errorf("%s carries generation %d, and %s carries %d: ask again when they carry the same", m.From, from.Generation, m.To, to.Generation)
+	case a.carrying == nil:
+		return errors.New("this host carries no generation yet")
 	case m.To == a.Host && !slices.Contains(a.Daemon.NICs(), nic):
 		return fmt.Errorf("the attachments of this host's nsgd.yaml lack it: add a networkInterface with it, and reload")
 	}
@@ -172,6 +172,9 @@ func (a *Agent) mayMove(view *View, nic string, m *Move, epoch int64) error {
 func (a *Agent) invite(ctx context.Context, view *View, nic string, m *Move) {
 	x := &a.moving
 	if x.invited != nil {
+		ready := x.states[nic]
+		ready.Generation = number(a.carrying)
+		x.states[nic] = ready
 		return
 	}
 	l, err := a.Listen(ctx)
@@ -181,7 +184,7 @@ func (a *Agent) invite(ctx context.Context, view *View, nic string, m *Move) {
 	}
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	x.invited, x.nic, x.entrance = m, nic, openEntrance(l, x.own, view.Hosts[m.From].Mover)
-	x.states[nic] = MoveState{Move: m.Revision, Stage: StageReady, Port: port}
+	x.states[nic] = MoveState{Move: m.Revision, Stage: StageReady, Port: port, Generation: number(a.carrying)}
 }
 
 // shut ends an invitation.
@@ -196,7 +199,7 @@ func (a *Agent) shut() {
 func (a *Agent) welcome(ctx context.Context, epoch int64) {
 	x := &a.moving
 	m, nic := x.invited, x.nic
-	if m == nil || epoch == 0 || a.sentEpoch != epoch || a.reported != a.record().text() {
+	if text, _ := a.record().text(); m == nil || epoch == 0 || a.wroteRecord != (written{text, epoch}) {
 		return
 	}
 	defer a.shut()
@@ -336,6 +339,10 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 	to := view.Hosts[m.To]
 	theirs := to.Moves[nic]
 	if theirs.Move != m.Revision || theirs.Stage != StageReady {
+		return
+	}
+	if own := number(a.carrying); own != theirs.Generation {
+		a.end(nic, MoveState{Move: m.Revision, Stage: StageRefused, Fault: errGenerations(m.From, own, m.To, theirs.Generation).Error()}, "refused")
 		return
 	}
 	want := slices.DeleteFunc(slices.Clone(a.attached), func(other string) bool { return other == nic })

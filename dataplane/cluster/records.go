@@ -30,7 +30,8 @@ type Offer struct {
 	Since  time.Time `json:"since"` // by the clock of By
 }
 
-// HostRecord is what a host says of itself, under its lease.
+// HostRecord is what a host says of itself to all others, under its lease. Every host reads every one: what changes often
+// is in Report.
 type HostRecord struct {
 	// Underlay and Port are where its tunnels end; MTU is that of the underlay's interface, 0 where it is not known.
 	Underlay netip.Addr `json:"underlay"`
@@ -47,6 +48,14 @@ type HostRecord struct {
 	Control string `json:"control,omitempty"`
 	// Lease is in seconds.
 	Lease int64 `json:"lease"`
+	// Mover is the hash of the certificate by which it hands network interfaces over; empty: it can't.
+	Mover string `json:"mover,omitempty"`
+	// Moves are those that it takes part in, by the network interface's id in lower case.
+	Moves map[string]MoveState `json:"moves,omitempty"`
+}
+
+// Report is what a host carries and what is wrong with it, under its lease. Other hosts don't read it.
+type Report struct {
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
 	Generation uint64 `json:"generation"`
 	Committed  uint64 `json:"committed"`
@@ -60,10 +69,6 @@ type HostRecord struct {
 	Refused *Refusal `json:"refused,omitempty"`
 	// Faults are what is wrong now, in words.
 	Faults []string `json:"faults,omitempty"`
-	// Mover is the hash of the certificate by which it hands network interfaces over; empty: it can't.
-	Mover string `json:"mover,omitempty"`
-	// Moves are those that it takes part in, by the network interface's id in lower case.
-	Moves map[string]MoveState `json:"moves,omitempty"`
 }
 
 // Refusal is why a host does not carry a generation.

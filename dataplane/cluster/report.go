@@ -40,17 +40,12 @@ type Status struct {
 	Moves map[string]uint64
 }
 
-// record is what the host says of itself.
+// record is what the host says of itself to all others.
 func (a *Agent) record() *HostRecord {
-	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Control: a.Control, Internet: a.Internet != nil && a.Internet(), Probes: a.Health != nil, Lease: int64(a.Lease / time.Second),
-		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
-	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
-	r.Mover = a.moving.mover
+	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Control: a.Control, Internet: a.Internet != nil && a.Internet(), Probes: a.Health != nil,
+		Lease: int64(a.Lease / time.Second), Mover: a.moving.mover}
 	if len(a.moving.states) > 0 {
 		r.Moves = maps.Clone(a.moving.states)
-	}
-	if a.committed != nil {
-		r.Bundle = a.committed.Bundle
 	}
 	if a.MTU != nil {
 		r.MTU = a.MTU()
@@ -61,41 +56,58 @@ func (a *Agent) record() *HostRecord {
 	return r
 }
 
-// text is a record as it is written. What others can have a host say is left out when it is too long: nobody could read the
-// record then, and the host would be gone.
-func (r *HostRecord) text() string {
-	text := encode(r)
-	if len(text) > maxRecord {
-		r.Moves, r.Faults = nil, []string{fmt.Sprintf("what this host has to say takes %d bytes: at most %d: moves and faults are left out", len(text), maxRecord)}
+// text is a record as it is written. Moves, which others can have a host say, are left out when it is too long: nobody could
+// read the record then, and the host would be gone. The error says so.
+func (r *HostRecord) text() (text string, err error) {
+	if text = encode(r); len(text) > maxRecord {
+		err = fmt.Errorf("what this host has to say takes %d bytes: at most %d: moves are left out", len(text), maxRecord)
+		r.Moves = nil
 		text = encode(r)
 	}
-	return text
+	return text, err
 }
 
-// report tells etcd what has changed about this host.
-func (a *Agent) report(ctx context.Context, epoch int64) {
-	if epoch == 0 {
-		return
+// state is what the host reports.
+func (a *Agent) state() *Report {
+	r := &Report{Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
+	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
+	if a.committed != nil {
+		r.Bundle = a.committed.Bundle
 	}
-	text := a.record().text()
-	if text == a.reported && epoch == a.sentEpoch {
-		return
+	return r
+}
+
+// tell tells etcd what has changed about this host.
+func (a *Agent) tell(ctx context.Context, epoch int64) {
+	text, err := a.record().text()
+	if err != nil {
+		a.fault(err)
 	}
+	a.write(ctx, epoch, "saying what this host is", a.Store.keys.host(a.Host), text, &a.wroteRecord)
+	a.write(ctx, epoch, "reporting", a.Store.keys.report(a.Host), encode(a.state()), &a.wroteReport)
+}
+
+// written is what a host has written to etcd, by a registration.
+type written struct {
+	text  string
+	epoch int64
+}
+
+// write has etcd hold a text under the host's lease, unless it does already. It does nothing without the registration.
+func (a *Agent) write(ctx context.Context, epoch int64, what, key, text string, last *written) {
+	next := written{text, epoch}
 	lease, now, _, _ := a.session.now()
-	if now != epoch {
+	if epoch == 0 || now != epoch || *last == next {
 		return
 	}
-	key := a.Store.keys.host(a.Host)
-	r, err := a.Store.commit(ctx, "reporting", []clientv3.Cmp{same(key, epoch)}, clientv3.OpPut(key, text, clientv3.WithLease(lease)))
+	r, err := a.Store.commit(ctx, what, []clientv3.Cmp{same(a.Store.keys.host(a.Host), epoch)}, clientv3.OpPut(key, text, clientv3.WithLease(lease)))
 	if isLeaseGone(err) {
 		a.session.gone()
 	}
 	if err != nil {
 		a.fault(err)
-		return
-	}
-	if r.Succeeded {
-		a.reported, a.sentEpoch = text, epoch
+	} else if r.Succeeded {
+		*last = next
 	}
 }
 

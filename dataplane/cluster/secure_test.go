@@ -48,7 +48,7 @@ func newSecureServer(t *testing.T, hosts ...string) (*server, *servetest.Authori
 		role := "nsgd-host-" + host
 		must(root.RoleAdd(t.Context(), role))
 		grant(role, key, end, clientv3.PermissionType(clientv3.PermRead))
-		for _, key := range []string{"/nsgd/host/", "/nsgd/health/"} {
+		for _, key := range []string{"/nsgd/host/", "/nsgd/carries/", "/nsgd/health/"} {
 			grant(role, key+host, "", clientv3.PermissionType(clientv3.PermReadWrite))
 		}
 		for _, prefix := range []string{"/nsgd/claim/", "/nsgd/vni/"} {
@@ -103,12 +103,12 @@ func TestRolesSuffice(t *testing.T) {
 	if n, err := store.VNI(t.Context(), "group"); err != nil || n == 0 {
 		t.Errorf("a's VNI: %d, %v", n, err)
 	}
-	for _, key := range []string{store.keys.head(), store.keys.offer(), store.keys.generation(2), store.keys.chunk(policyOf(t, "x").Tree), store.keys.host("b"), store.keys.health("b"), store.keys.move("nic1")} {
+	for _, key := range []string{store.keys.head(), store.keys.offer(), store.keys.generation(2), store.keys.chunk(policyOf(t, "x").Tree), store.keys.host("b"), store.keys.report("b"), store.keys.health("b"), store.keys.move("nic1")} {
 		if _, err := store.client.Put(soon(t), key, "x"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("host a may write %s: %v", key, err)
 		}
 	}
-	for _, key := range []string{store.keys.head(), store.keys.claim("nic1"), store.keys.host("b"), store.keys.age()} {
+	for _, key := range []string{store.keys.head(), store.keys.claim("nic1"), store.keys.host("b"), store.keys.report("b"), store.keys.age()} {
 		if _, err := bob.client.Put(soon(t), key, "x"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("bob, who moves, may write %s: %v", key, err)
 		}

@@ -24,6 +24,8 @@ const (
 // Host is a host that lives.
 type Host struct {
 	HostRecord
+	// Report is zero in what hosts watch, and before the host has written one.
+	Report
 	// Epoch rises with each registration under the name.
 	Epoch int64
 	lease clientv3.LeaseID
@@ -52,6 +54,8 @@ type View struct {
 	Health map[string]*HealthRecord
 	// Faults are records that can't be read, by key.
 	Faults map[string]string
+
+	reports map[string]Report // by host
 
 	headRevision, offerCreated, ageCreated int64
 	keys                                   keys
@@ -89,7 +93,7 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Health: map[string]*HealthRecord{}, Faults: map[string]string{}}
+	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Health: map[string]*HealthRecord{}, Faults: map[string]string{}, reports: map[string]Report{}}
 	v.moved() // an empty one too is not the one before
 	return v
 }
@@ -107,7 +111,7 @@ func (v *View) fault(key string, err error) {
 func (v *View) clone() *View {
 	v.shared = true
 	c := *v
-	c.Hosts, c.Health, c.Faults, c.Moves = maps.Clone(v.Hosts), maps.Clone(v.Health), maps.Clone(v.Faults), maps.Clone(v.Moves)
+	c.Hosts, c.Health, c.Faults, c.Moves, c.reports = maps.Clone(v.Hosts), maps.Clone(v.Health), maps.Clone(v.Faults), maps.Clone(v.Moves), maps.Clone(v.reports)
 	return &c
 }
 
@@ -135,7 +139,7 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 			v.Age, v.ageCreated = g, kv.CreateRevision
 		}
 	case hostKey:
-		h := &Host{Epoch: kv.CreateRevision, lease: clientv3.LeaseID(kv.Lease)}
+		h := &Host{Report: v.reports[name], Epoch: kv.CreateRevision, lease: clientv3.LeaseID(kv.Lease)}
 		if err = decode(key, kv.Value, &h.HostRecord); err == nil {
 			if err = CheckHost(name); err == nil && len(v.Hosts) == MaxHosts {
 				err = fmt.Errorf("more than %d hosts", MaxHosts)
@@ -143,6 +147,14 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 		}
 		if err == nil {
 			v.Hosts[name] = h
+		}
+	case reportKey:
+		var r Report
+		if err = decode(key, kv.Value, &r); err == nil && len(v.reports) == MaxHosts {
+			err = fmt.Errorf("more than %d hosts", MaxHosts)
+		}
+		if err == nil {
+			v.reported(name, &r)
 		}
 	case healthKey:
 		h := &HealthRecord{}
@@ -200,6 +212,20 @@ func (v *View) drop(key string) {
 	v.healths = placesEver.Add(1)
 }
 
+// reported notes what a host reports; nil: nothing any more.
+func (v *View) reported(name string, r *Report) {
+	if r == nil {
+		delete(v.reports, name)
+	} else {
+		v.reports[name] = *r
+	}
+	if h := v.Hosts[name]; h != nil {
+		next := *h
+		next.Report = v.reports[name]
+		v.Hosts[name] = &next
+	}
+}
+
 func (v *View) remove(key string) {
 	delete(v.Faults, key)
 	switch name, kind := v.kind(key); kind {
@@ -211,6 +237,8 @@ func (v *View) remove(key string) {
 		v.Age, v.ageCreated = nil, 0
 	case hostKey:
 		delete(v.Hosts, name)
+	case reportKey:
+		v.reported(name, nil)
 	case healthKey:
 		delete(v.Health, name)
 	case claimKey:
@@ -232,6 +260,7 @@ const (
 	headKey
 	offerKey
 	hostKey
+	reportKey
 	healthKey
 	claimKey
 	moveKey
@@ -251,6 +280,9 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 	if name, ok := strings.CutPrefix(key, v.keys.hosts()); ok {
 		return name, hostKey
 	}
+	if name, ok := strings.CutPrefix(key, v.keys.reports()); ok {
+		return name, reportKey
+	}
 	if name, ok := strings.CutPrefix(key, v.keys.healths()); ok {
 		return name, healthKey
 	}
@@ -264,18 +296,25 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 	return "", otherKey
 }
 
-// ranges are the keys of a view: all that is watched, without manifests.
-func (k keys) ranges() [][2]string {
-	return [][2]string{{k.claims(), k.generations()}, {clientv3.GetPrefixRangeEnd(k.generations()), k.watchEnd()}}
+// ranges are the keys of a view: all that is watched, without manifests and chunks.
+func (k keys) ranges(reports bool) [][2]string {
+	list := [][2]string{{k.claims(), k.generations()}, {clientv3.GetPrefixRangeEnd(k.generations()), k.watchEnd()}}
+	if reports {
+		list = append([][2]string{{k.reports(), clientv3.GetPrefixRangeEnd(k.reports())}}, list...)
+	}
+	return list
 }
 
-// watchEnd is the end of what is watched, from claims() on.
+// watchEnd is the end of what is watched.
 func (k keys) watchEnd() string { return clientv3.GetPrefixRangeEnd(string(k) + "vni/") }
 
 // View reads the cluster as it is at one revision.
-func (s *Store) View(ctx context.Context) (*View, error) {
+func (s *Store) View(ctx context.Context) (*View, error) { return s.view(ctx, true) }
+
+// view is View with what hosts report, or without.
+func (s *Store) view(ctx context.Context, reports bool) (*View, error) {
 	v := newView(s.keys)
-	for _, r := range s.keys.ranges() {
+	for _, r := range s.keys.ranges(reports) {
 		err := s.each(ctx, r[0], r[1], v.Revision, func(r *clientv3.GetResponse) {
 			v.Revision, v.Store = r.Header.Revision, r.Header.ClusterId
 		}, func(kv *mvccpb.KeyValue) { v.put(kv) })

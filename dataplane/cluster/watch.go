@@ -20,6 +20,8 @@ const (
 // watcher keeps a view up to date. Safe for concurrent use.
 type watcher struct {
 	store *Store
+	// reports says that it follows what hosts report too. Hosts don't: else each would be sent what every other one reports.
+	reports bool
 	// changed has room for one; it is filled when the view or the connection has changed.
 	changed chan struct{}
 	doubt   chan struct{} // room for one: etcd may have forgotten what it held
@@ -31,8 +33,8 @@ type watcher struct {
 	rewound int
 }
 
-func newWatcher(s *Store) *watcher {
-	return &watcher{store: s, changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1)}
+func newWatcher(s *Store, reports bool) *watcher {
+	return &watcher{store: s, reports: reports, changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1)}
 }
 
 // look has the watcher hold etcd against its view soon.
@@ -93,14 +95,14 @@ var errEnded = errors.New("etcd has ended the watch")
 // follow reads the view and takes in what changes. A compaction behind the view's revision ends the watch; what
 // follows reads the view again.
 func (w *watcher) follow(ctx context.Context) error {
-	view, err := w.store.View(ctx)
+	view, err := w.store.view(ctx, w.reports)
 	if err != nil {
 		return err
 	}
 	w.adopt(view)
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	ch := w.store.client.Watch(ctx, w.store.keys.claims(), clientv3.WithRange(w.store.keys.watchEnd()),
+	ch := w.store.client.Watch(ctx, w.store.keys.ranges(w.reports)[0][0], clientv3.WithRange(w.store.keys.watchEnd()),
 		clientv3.WithRev(view.Revision+1), clientv3.WithCreatedNotify())
 	confirm := time.NewTicker(confirmEvery)
 	defer confirm.Stop()

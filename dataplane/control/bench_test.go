@@ -45,7 +45,7 @@ func BenchmarkBuild(b *testing.B) {
 			}
 		}
 	})
-	service, engine := benchService(b, policy, tags)
+	service, engine := benchServiceOf(b, policy, tags, specs)
 	b.Run("reload/nothing changed", func(b *testing.B) { reloads(b, service, func(int) {}) })
 	b.Run("reload/one rule changed", func(b *testing.B) {
 		file := armtest.GroupFile(policy, 7)
@@ -64,14 +64,14 @@ func BenchmarkBuild(b *testing.B) {
 	}
 }
 
-func benchService(b *testing.B, policy, tags string) (*inspect.Service, *dataplane.Engine) {
+func benchServiceOf(b *testing.B, policy, tags string, attachments []topology.Spec) (*inspect.Service, *dataplane.Engine) {
 	b.Helper()
 	files := inspect.NewPolicyFiles(tags, policy)
 	set, err := files.Load()
 	if err != nil {
 		b.Fatal(err)
 	}
-	engine, err := dataplane.New(set, dataplane.Options{Attachments: specs, Workers: 1, Flows: conntrack.Options{Max: 1024}})
+	engine, err := dataplane.New(set, dataplane.Options{Attachments: attachments, Workers: 1, Flows: conntrack.Options{Max: 1024}})
 	if err != nil {
 		b.Fatal(err)
 	}

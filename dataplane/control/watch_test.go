@@ -100,7 +100,11 @@ func (r *rig) nobodyWatches() {
 		for _, s := range all {
 			s.Close()
 		}
-		return len(all) == places
+		judged, err := r.engine.Judge(1)
+		if err == nil {
+			judged.Close()
+		}
+		return len(all) == places && err == nil
 	})
 }
 

@@ -76,6 +76,7 @@ type totals struct {
 // Cell counts one attachment's traffic for one worker.
 type Cell struct {
 	*traffic
+	own traffic // of a cell that ends with the process; by itself it would share a line with another worker's
 	// pending sums of the burst; the worker's alone
 	received, receivedBytes, transmitted, transmittedBytes uint64
 	busy                                                   bool
@@ -121,7 +122,9 @@ func (c *Set) NewCell(number int) *Cell {
 	if c.image != nil && number < MaxCells {
 		return &Cell{traffic: &c.image.cells[number]}
 	}
-	return &Cell{traffic: &traffic{}}
+	a := &Cell{}
+	a.traffic = &a.own
+	return a
 }
 
 // Clear makes a cell count from zero again.
@@ -152,8 +155,13 @@ func (c *Set) Forget(slot uint32) {
 	cell.lastHit.Store(0)
 }
 
-// Rule adds to a rule's sums of the running burst.
+// Rule adds a packet to a rule's sums of the running burst.
 func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
+	c.Add(slot, hits, uint64(p.Segments), uint64(p.WireLen))
+}
+
+// Add adds wire segments and their bytes to a rule's sums of the running burst.
+func (c *Set) Add(slot uint32, hits, packets, bytes uint64) {
 	i := uint8(slot % pendingRules)
 	e := &c.pending[i]
 	if e.slot != slot || !e.used {
@@ -168,8 +176,8 @@ func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
 		}
 	}
 	e.hits += hits
-	e.packets += uint64(p.Segments)
-	e.bytes += uint64(p.WireLen)
+	e.packets += packets
+	e.bytes += bytes
 }
 
 func (c *Set) flushRule(e *pendingRule) {

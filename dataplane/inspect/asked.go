@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // asked is the policy in force with all ends of the cluster, as it was asked last.
@@ -40,6 +41,14 @@ func (s *Service) Asked() (*topology.Snapshot, error) {
 	}
 	a.of, a.beyond, a.snapshot = live, beyond, snapshot
 	return snapshot, nil
+}
+
+// other is another policy for questions, as Asked is the one in force.
+func (s *Service) other(set *policy.Set) (*topology.Snapshot, error) {
+	if s.options.Beyond == nil {
+		return s.options.Engine.Candidate(set)
+	}
+	return s.options.Engine.Candidate(set, s.options.Beyond(set)...)
 }
 
 // ErrNoCluster says that there are no other hosts to ask.

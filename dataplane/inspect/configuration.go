@@ -160,7 +160,7 @@ func (s *Service) try(e Edit) (*Target, *topology.Snapshot, *AttachmentChanges, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if _, err := target.Equip(a.Attachments(), target.Policy, true); err != nil {
+	if _, err := target.Equip(a.Attachments(a.Snapshot), target.Policy, true); err != nil {
 		return nil, nil, nil, err
 	}
 	return target, a.Snapshot, s.changes(a, target.Places), nil
@@ -192,7 +192,7 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 		if err := s.mayCut(next); err != nil {
 			return nil, err
 		}
-		if made, err = target.Equip(a.Attachments(), target.Policy, false); err != nil {
+		if made, err = target.Equip(a.Attachments(a.Snapshot), target.Policy, false); err != nil {
 			return nil, err
 		}
 		if s.handover != nil {

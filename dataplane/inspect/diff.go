@@ -127,7 +127,8 @@ type CutFlow struct {
 // ReasonMoved is CutFlow's own reason.
 const ReasonMoved = "moved"
 
-// Diff compares the policy that runs with files, as if they were reloaded. It changes nothing.
+// Diff compares the policy that runs with files, as if they were reloaded. In a cluster it compares all networks of the two
+// policies, also those of which this host has nothing; live flows are this host's. It changes nothing.
 func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	s.comparing.Lock()
 	defer s.comparing.Unlock()
@@ -184,7 +185,10 @@ func (s *Service) readCandidate(q *RunningQuestion) (*candidatePolicy, error) {
 			return nil, err
 		}
 		c.policy = set
-		if c.next, err = s.options.Engine.Candidate(set); err != nil {
+		if c.next, err = s.other(set); err != nil {
+			return nil, err
+		}
+		if c.running, err = s.Asked(); err != nil {
 			return nil, err
 		}
 	}
@@ -201,7 +205,7 @@ func (s *Service) cuts(candidate *topology.Snapshot, limit int) *LiveFlows {
 	}
 	list := &LiveFlows{List: []CutFlow{}}
 	snapshot, keys := e.Snapshot(), e.Registry().Keys()
-	list.Live = e.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
+	list.Live = verdict.Cuts(e.Flows(), e.Room(), snapshot, candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
 		if list.Cut++; len(list.List) == limit {
 			list.Truncated = true
 			return

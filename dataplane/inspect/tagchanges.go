@@ -229,9 +229,13 @@ func reloadChanges(before, after *policy.Set, oldFile, newFile *ServiceTags) *Ta
 		return nil
 	}
 	oldTags, newTags := usedTags(before), usedTags(after)
-	for key := range newTags {
-		if _, known := oldTags[key]; !known {
-			delete(newTags, key) // only a new rule names it
+	for key, now := range newTags {
+		was, known := oldTags[key]
+		if !known { // only a new rule names it
+			delete(newTags, key)
+		} else if slices.Equal(was.prefixes, now.prefixes) {
+			delete(newTags, key)
+			delete(oldTags, key)
 		}
 	}
 	for key := range oldTags {

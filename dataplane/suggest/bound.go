@@ -64,8 +64,7 @@ func holdsPorts(list, others []ruleset.PortRange) bool {
 }
 
 // bounded makes drafts wider until there are no more than may be, and puts them in order.
-func (b *builder) bounded(list []draft) []draft {
-	most := cmp.Or(b.MaxRules, maxRules)
+func (b *builder) bounded(list []draft, most int) []draft {
 	for level := range levels {
 		if len(list) <= most || len(list) <= fewRules {
 			break

@@ -96,6 +96,9 @@ type Options struct {
 	MaxRules int
 	// KeepDefaults leaves what Azure's default rules allow allowed. Else a last rule denies all that was not seen.
 	KeepDefaults bool
+	// Keep leaves the groups the rules that they have, and adds those that allow what these deny. Sightings that were denied
+	// count, and no last rule is added.
+	Keep bool
 	// Groups are the network security groups that get rules; nil: all.
 	Groups []*ruleset.NSG
 }
@@ -180,7 +183,17 @@ func (c *Collector) Judge(s *Sighting) (denied bool) {
 
 // allowed asks an end's own rules about a flow's first packet.
 func (c *Collector) allowed(s *topology.Snapshot, end *topology.Endpoint, outbound bool, t *packet.Tuple) bool {
-	p := packet.Packet{Tuple: *t, Segments: 1}
+	p := firstPacket(*t)
+	if outbound {
+		return c.decision.AskSender(s, end, &p) == packet.NotDropped
+	}
+	way := topology.Way{To: end, Arrives: p.Tuple, Closed: s.ClosedTo(end, t.Src.Netip())}
+	return c.decision.Receives(s, &way, &p) == packet.NotDropped
+}
+
+// firstPacket is a packet that begins a flow.
+func firstPacket(t packet.Tuple) packet.Packet {
+	p := packet.Packet{Tuple: t, Segments: 1}
 	switch p.Proto {
 	case packet.ProtoTCP:
 		p.TCPFlags = packet.SYN
@@ -189,11 +202,7 @@ func (c *Collector) allowed(s *topology.Snapshot, end *topology.Endpoint, outbou
 	case packet.ProtoICMPv6:
 		p.ICMPType = packet.ICMPv6EchoRequest
 	}
-	if outbound {
-		return c.decision.AskSender(s, end, &p) == packet.NotDropped
-	}
-	way := topology.Way{To: end, Arrives: p.Tuple, Closed: s.ClosedTo(end, t.Src.Netip())}
-	return c.decision.Receives(s, &way, &p) == packet.NotDropped
+	return p
 }
 
 // Add takes a sighting. The error is ErrTooMany.
@@ -225,7 +234,7 @@ func (c *Collector) Add(s *Sighting) error {
 		c.seen.WithoutGroup++
 		return nil
 	case s.Denied:
-		if c.seen.Denied++; !c.Denied {
+		if c.seen.Denied++; !c.Denied && !c.Keep {
 			return nil
 		}
 	}

@@ -36,9 +36,10 @@ type RuleResult struct {
 	Sources          []string `json:"sources"`
 	Destinations     []string `json:"destinations"`
 	DestinationPorts []string `json:"destinationPorts"`
-	// Seen and Widened are those of Rule.
+	// Seen, Widened and Kept are those of Rule.
 	Seen    int  `json:"seen"`
 	Widened bool `json:"widened,omitempty"`
+	Kept    bool `json:"kept,omitempty"`
 }
 
 // Describe tells groups.
@@ -50,7 +51,7 @@ func Describe(groups []Group) []GroupResult {
 		for k := range g.NSG.Rules {
 			r := &g.NSG.Rules[k]
 			of.Rules = append(of.Rules, RuleResult{Name: r.Name, Direction: r.Direction.String(), Priority: r.Priority, Access: r.Access.String(), Protocol: r.Protocol.String(),
-				Sources: r.Source.Texts(), Destinations: r.Destination.Texts(), DestinationPorts: portTexts(r.DestinationPorts), Seen: g.Rules[k].Seen, Widened: g.Rules[k].Widened})
+				Sources: r.Source.Texts(), Destinations: r.Destination.Texts(), DestinationPorts: portTexts(r.DestinationPorts), Seen: g.Rules[k].Seen, Widened: g.Rules[k].Widened, Kept: g.Rules[k].Kept})
 		}
 		list = append(list, of)
 	}

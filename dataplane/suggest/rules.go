@@ -1,6 +1,7 @@
 package suggest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,6 +33,8 @@ type Rule struct {
 	Seen int
 	// Widened says that it allows more than the groups of what was seen, because of MaxRules or of Azure's limits.
 	Widened bool
+	// Kept says that the group has it already.
+	Kept bool
 }
 
 // builder makes the rules of one group.
@@ -45,8 +48,9 @@ type builder struct {
 	names    map[string]bool // of rules, in lower case
 }
 
-// Rules suggests rules for each group of the policy in which something was seen.
-func (c *Collector) Rules() (list []Group) {
+// Rules suggests rules for each group of the policy in which something was seen, or with Options.Keep, that denies something. The
+// error says where there is no room for rules beside those that stay.
+func (c *Collector) Rules() (list []Group, err error) {
 	for _, g := range c.snapshot.Policy.NetworkSecurityGroups {
 		if c.Groups != nil && !slices.Contains(c.Groups, g) {
 			continue
@@ -60,16 +64,25 @@ func (c *Collector) Rules() (list []Group) {
 		for i := range g.Rules {
 			group.Before[g.Rules[i].Direction]++
 		}
+		if c.Keep {
+			if err := b.keep(&group, g, keys); err != nil {
+				return nil, err
+			}
+			if len(group.NSG.Rules) > len(g.Rules) {
+				list = append(list, group)
+			}
+			continue
+		}
 		for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
 			drafts := joined(b.drafts(b.unmet(d, keys[d])))
 			if d == ruleset.Inbound && !c.KeepDefaults && c.probed(g) {
 				drafts = append(drafts, draft{own: ruleset.Peer{Any: true}, remote: ruleset.Peer{Tag: ruleset.TagAzureLoadBalancer}, ports: everyPort})
 			}
-			b.add(&group, d, b.bounded(absorbed(b, drafts)))
+			b.add(&group, d, b.bounded(absorbed(b, drafts), cmp.Or(b.MaxRules, maxRules)))
 		}
 		list = append(list, group)
 	}
-	return list
+	return list, nil
 }
 
 // unmet are the keys that Azure's default rules don't allow anyway, where these stay.
@@ -141,12 +154,23 @@ func (c *Collector) builder(g *ruleset.NSG) *builder {
 // firstPriority and lastPriority are those of the first rule, and of the one that denies the rest.
 const firstPriority, lastPriority = ruleset.MinPriority, ruleset.MaxPriority
 
-// add gives drafts their names and priorities, with gaps between these.
+// add writes drafts as all rules of a direction, with the last one that denies the rest.
 func (b *builder) add(g *Group, d ruleset.Direction, drafts []draft) {
-	step := min(10, (lastPriority-firstPriority)/(len(drafts)+1))
+	b.write(g, d, drafts, firstPriority, lastPriority-firstPriority)
+	if b.KeepDefaults {
+		return
+	}
+	g.NSG.Rules = append(g.NSG.Rules, ruleset.Rule{Name: "DenyOther" + d.String(), Priority: lastPriority, Direction: d, Access: ruleset.Deny,
+		Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Any: true}, SourcePorts: everyPort, DestinationPorts: everyPort})
+	g.Rules = append(g.Rules, Rule{Name: "DenyOther" + d.String(), Direction: d})
+}
+
+// write gives drafts their names, and so many priorities from the first one on, with gaps between them.
+func (b *builder) write(g *Group, d ruleset.Direction, drafts []draft, first, priorities int) {
+	step := max(1, min(10, priorities/(len(drafts)+1)))
 	for i := range drafts {
 		draft := &drafts[i]
-		r := ruleset.Rule{Name: unique(b.names, nameOf(draft, d)), Priority: firstPriority + i*step, Direction: d, Access: ruleset.Allow, Protocol: draft.protocol,
+		r := ruleset.Rule{Name: unique(b.names, nameOf(draft, d)), Priority: first + i*step, Direction: d, Access: ruleset.Allow, Protocol: draft.protocol,
 			Source: draft.remote, Destination: draft.own, SourcePorts: everyPort, DestinationPorts: draft.ports}
 		if d == ruleset.Outbound {
 			r.Source, r.Destination = draft.own, draft.remote
@@ -154,12 +178,6 @@ func (b *builder) add(g *Group, d ruleset.Direction, drafts []draft) {
 		g.NSG.Rules = append(g.NSG.Rules, r)
 		g.Rules = append(g.Rules, Rule{Name: r.Name, Direction: d, Seen: draft.seen, Widened: draft.widened})
 	}
-	if b.KeepDefaults {
-		return
-	}
-	g.NSG.Rules = append(g.NSG.Rules, ruleset.Rule{Name: "DenyOther" + d.String(), Priority: lastPriority, Direction: d, Access: ruleset.Deny,
-		Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Any: true}, SourcePorts: everyPort, DestinationPorts: everyPort})
-	g.Rules = append(g.Rules, Rule{Name: "DenyOther" + d.String(), Direction: d})
 }
 
 // nameOf says what a rule allows, such as Allow_Tcp_443_from_Internet_to_web. Names have letters and digits of what

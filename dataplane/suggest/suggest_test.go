@@ -139,7 +139,7 @@ func TestWhatWasSeenIsGrouped(t *testing.T) {
 	see(t, c, packet.ProtoUDP, "10.0.1.4", "168.63.129.16", 53) // of the platform
 	see(t, c, packet.ProtoICMP, "10.0.2.200", "10.0.2.5", 0)    // others of the subnet
 	see(t, c, packet.ProtoICMP, "10.0.2.201", "10.0.2.5", 0)
-	groups := c.Rules()
+	groups := mustRules(t, c)
 	want := []string{
 		"web-nsg Inbound 100 Allow Tcp 8.8.4.4>web [22] seen 1",
 		"web-nsg Inbound 110 Allow Tcp Internet>web [443] seen 20",
@@ -197,7 +197,7 @@ func TestAllThatWasSeenPassesAndWhatIsBeyondIsTold(t *testing.T) {
 		o := Options{Tags: tags, MaxRules: []int{0, 0, 1, 2, 5}[r.IntN(5)], KeepDefaults: r.IntN(4) == 0}
 		c := NewCollector(world(t, nil), o)
 		random(t, r, c)
-		groups := c.Rules()
+		groups := mustRules(t, c)
 		rules := readBack(t, groups)
 		after := world(t, rules)
 		proof := c.Prove(after, groups)
@@ -312,7 +312,7 @@ func TestTheOrderDoesNotMatter(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return strings.Join(lines(c.Rules()), "\n")
+		return strings.Join(lines(mustRules(t, c)), "\n")
 	}
 	if a, b := write(false), write(true); a != b {
 		t.Error(cmp.Diff(a, b))
@@ -330,7 +330,7 @@ func TestWhatIsToldApartIsBounded(t *testing.T) {
 	if len(c.keys) > maxOutside {
 		t.Errorf("%d are told apart", len(c.keys))
 	}
-	groups := c.Rules()
+	groups := mustRules(t, c)
 	if p := c.Prove(world(t, readBack(t, groups)), groups); p.Allowed != p.Judged || len(p.Beyond) != 1 {
 		t.Errorf("%+v", p) // beyond are the other machines of the group
 	}
@@ -351,8 +351,8 @@ func TestDeniedCountsWhereItIsAskedFor(t *testing.T) {
 		if err := c.AddBeginning(&b); err != nil {
 			t.Fatal(err)
 		}
-		if s := c.Seen(); s.Denied != 1 || len(c.Rules()) != map[bool]int{false: 0, true: 1}[denied] {
-			t.Errorf("denied %v: %+v, %d groups", denied, s, len(c.Rules()))
+		if s := c.Seen(); s.Denied != 1 || len(mustRules(t, c)) != map[bool]int{false: 0, true: 1}[denied] {
+			t.Errorf("denied %v: %+v, %d groups", denied, s, len(mustRules(t, c)))
 		}
 	}
 }
@@ -367,7 +367,7 @@ func TestInMidstreamTheLowerPortIsTheServers(t *testing.T) {
 	if err := c.AddBeginning(&b); err != nil {
 		t.Fatal(err)
 	}
-	if got := lines(c.Rules()); len(got) != 3 || !strings.Contains(got[0], "Inbound 100 Allow Tcp 8.8.8.8>web [443]") {
+	if got := lines(mustRules(t, c)); len(got) != 3 || !strings.Contains(got[0], "Inbound 100 Allow Tcp 8.8.8.8>web [443]") {
 		t.Errorf("%q", got)
 	}
 }
@@ -387,7 +387,7 @@ func TestALiveFlowIsSeenAtBothEnds(t *testing.T) {
 	if err := c.AddFlow(&inspect.Flow{Protocol: "TCP", Source: "10.0.1.4", Destination: "10.0.2.4", From: "gone", To: "db0", DestinationPort: 1}); err != nil {
 		t.Fatal(err)
 	}
-	got := lines(c.Rules())
+	got := lines(mustRules(t, c))
 	for _, want := range []string{"web-nsg Outbound 100 Allow Tcp web>20.1.1.1 [80] seen 1", "db-nsg Inbound 100 Allow Tcp web>db [1 8080] seen 2"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%q is not among %q", want, got)
@@ -424,7 +424,7 @@ func TestManyRulesStayWithinAzuresLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	groups := c.Rules()
+	groups := mustRules(t, c)
 	after := world(t, readBack(t, groups)) // which refuses what Azure refuses
 	if p := c.Prove(after, groups); p.Judged != len(c.keys) || p.Allowed != p.Judged || p.Judged < 15_000 {
 		t.Errorf("%d of %d pass", p.Allowed, p.Judged)
@@ -442,7 +442,7 @@ func BenchmarkSuggest(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		c.Rules()
+		mustRules(t, c)
 		b.ReportMetric(float64(len(c.keys)), "distinct")
 	}
 }

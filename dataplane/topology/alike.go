@@ -5,45 +5,59 @@ import "github.com/nsgd/nsgd/dataplane/packet"
 // likeness finds the classes of addresses that differ only in which network interface has them.
 type likeness struct {
 	*divider
-	named   map[*Endpoint]bool // those that a route, a frontend or a public address leads to
-	numbers map[string]int     // by the description of a class without who has it: its number
+	named   map[*Endpoint]bool
+	numbers map[string]int // by the description of a class without who has it: its number
 }
 
 func newLikeness(c *divider) *likeness {
-	l := &likeness{c, map[*Endpoint]bool{}, map[string]int{}}
-	for _, f := range c.snapshot.public {
-		l.name(f)
+	return &likeness{c, c.snapshot.named(c.routes), map[string]int{}}
+}
+
+// named are the endpoints that a route, a frontend or a public address leads to.
+func (s *Snapshot) named(all []*routes) map[*Endpoint]bool {
+	named := map[*Endpoint]bool{}
+	backends := func(r *frontendRule) {
+		if r == nil {
+			return
+		}
+		for i := range r.backends {
+			named[r.backends[i].to] = true
+		}
 	}
-	for _, n := range c.snapshot.networks.list {
+	name := func(f *frontend) {
+		named[f.target] = true
+		for i := range f.rules {
+			backends(&f.rules[i])
+		}
+		backends(f.anyPort)
+	}
+	for _, f := range s.public {
+		name(f)
+	}
+	for _, n := range s.networks.list {
 		for _, f := range n.frontends {
-			l.name(f)
+			name(f)
 		}
 	}
-	for _, r := range c.routes {
+	for _, r := range all {
 		for _, h := range r.hops.All() {
-			l.named[h.endpoint] = true
-			if h.balanced != nil {
-				l.nameBackends(h.balanced)
-			}
+			named[h.endpoint] = true
+			backends(h.balanced)
 		}
 	}
-	return l
+	return named
 }
 
-func (l *likeness) name(f *frontend) {
-	l.named[f.target] = true
-	for i := range f.rules {
-		l.nameBackends(&f.rules[i])
+// routes are those of the outside, the platform, and all subnets and gateways.
+func (s *Snapshot) routes() []*routes {
+	all := []*routes{s.outside.routes, s.platform.routes}
+	for _, n := range s.networks.list {
+		all = append(all, n.sortedRoutes()...)
+		if n.gateway != nil {
+			all = append(all, n.gateway.routes)
+		}
 	}
-	if f.anyPort != nil {
-		l.nameBackends(f.anyPort)
-	}
-}
-
-func (l *likeness) nameBackends(r *frontendRule) {
-	for i := range r.backends {
-		l.named[r.backends[i].to] = true
-	}
+	return all
 }
 
 // number numbers the addresses that are like the one of an endpoint, from 1 on; 0: there may be none.

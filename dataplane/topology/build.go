@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -169,13 +168,6 @@ func (s *Snapshot) Identities() []string {
 		}
 	}
 	return identities
-}
-
-// SameWays reports that s differs from an earlier snapshot in what rules say, if in anything: whatever was sent goes
-// the same ways, is translated alike and has the same timeouts.
-func (s *Snapshot) SameWays(before *Snapshot) bool {
-	return reflect.DeepEqual(&s.options, &before.options) && reflect.DeepEqual(s.specs, before.specs) &&
-		s.BlockSMTP == before.BlockSMTP && s.Policy.SameButRules(before.Policy)
 }
 
 // BuiltFor reports that the snapshot was built for this very list of specs.

@@ -134,7 +134,7 @@ func (c *divider) collect() {
 		c.border(e.prefix)
 	}
 	c.address(platformAddrs[:]...)
-	c.routes = []*routes{s.outside.routes, s.platform.routes}
+	c.routes = s.routes()
 	for p := range s.boundary.refused.All() {
 		c.border(p)
 	}
@@ -159,10 +159,6 @@ func (c *divider) collect() {
 		c.border(n.notBehind...)
 		for i := range n.peers {
 			c.border(n.peers[i].space...)
-		}
-		c.routes = append(c.routes, n.sortedRoutes()...)
-		if n.gateway != nil {
-			c.routes = append(c.routes, n.gateway.routes)
 		}
 	}
 	for _, r := range c.routes {

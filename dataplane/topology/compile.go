@@ -89,8 +89,15 @@ func (g *Group) table(d ruleset.Direction) *Table {
 // compiled. known says that the earlier table's rules have the same labels.
 func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known bool) (compiled bool) {
 	t, old := g.table(d), oldGroup.table(d)
+	if oldGroup.NSG == g.NSG && old.Match != nil && r.resolvesAlike(g, oldGroup, old) { // a policy never changes after it is read
+		*t = *old
+		if !known {
+			t.Slots = nil
+		}
+		return true
+	}
 	if oldGroup.NSG == g.NSG {
-		t.Rules = old.Rules // a policy never changes after it is read
+		t.Rules = old.Rules
 	} else {
 		t.Rules = g.NSG.Ordered(d)
 	}
@@ -101,7 +108,13 @@ func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known b
 	var platform []int
 	for i := range t.Rules {
 		rule := &t.Rules[i]
-		t.compiled[i] = classifier.Resolved(rule, r.resolve(g, oldGroup, rule, "source", &rule.Source), r.resolve(g, oldGroup, rule, "destination", &rule.Destination))
+		for _, p := range []*ruleset.Peer{&rule.Source, &rule.Destination} {
+			if !p.Any && p.Prefixes == nil {
+				t.open = append(t.open, i)
+				break
+			}
+		}
+		t.compiled[i] = r.resolved(g, oldGroup, rule)
 		if narrowToService(rule, &t.compiled[i]) {
 			platform = append(platform, i)
 		}
@@ -111,6 +124,26 @@ func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known b
 		return false
 	}
 	t.Match = old.Match
+	return true
+}
+
+// resolved is a rule with the prefixes of both its sides.
+func (r *resolver) resolved(g, old *Group, rule *ruleset.Rule) classifier.Rule {
+	return classifier.Resolved(rule, r.resolve(g, old, rule, "source", &rule.Source), r.resolve(g, old, rule, "destination", &rule.Destination))
+}
+
+// resolvesAlike reports that all rules of an earlier table of the same NSG stand for the same prefixes. It looks only at those
+// that name something.
+func (r *resolver) resolvesAlike(g, oldGroup *Group, old *Table) bool {
+	faults := len(*r.faults)
+	for _, i := range old.open {
+		now := r.resolved(g, oldGroup, &old.Rules[i])
+		narrowToService(&old.Rules[i], &now)
+		if !now.Equal(&old.compiled[i]) {
+			*r.faults = (*r.faults)[:faults] // who resolves all rules finds them in their order
+			return false
+		}
+	}
 	return true
 }
 

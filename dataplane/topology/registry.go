@@ -152,12 +152,19 @@ const keepRemoved = 1024
 // take slots back.
 func (r *Registry) Crowded(s *Snapshot) bool {
 	inForce := 0
-	for range s.slots {
-		inForce++
+	for i, g := range s.Groups {
+		if i == 0 || s.Groups[i-1].NSG != g.NSG { // those of one NSG stand together, and have the same slots
+			inForce += len(g.Inbound.Slots) + len(g.Outbound.Slots)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.slots)-inForce > max(keepRemoved, inForce)
+	return crowded(len(r.slots)-inForce, inForce)
+}
+
+// crowded says when there are too many removed rules: as many as those in force, or half of what MaxRules leaves.
+func crowded(removed, inForce int) bool {
+	return removed > min(max(keepRemoved, inForce), (MaxRules-inForce)/2)
 }
 
 // Reclaim takes back the slots that neither of two lists marks as in use, and returns them. No packet may be

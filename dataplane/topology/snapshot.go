@@ -224,6 +224,7 @@ type Table struct {
 	Slots []uint32       // by rule
 
 	compiled []classifier.Rule // what Match was compiled from
+	open     []int             // the rules that name something: what that stands for may change
 	// platform matches the rules that name a service of the platform. platformRules are their
 	// indexes in Rules. Both are nil when there are none.
 	platform      *classifier.Table

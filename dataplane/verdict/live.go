@@ -230,6 +230,25 @@ func (d *Decision) Ends(old, s *topology.Snapshot, room Room, f *conntrack.FlowI
 	return !r.Stands(way.To.Flushed) && d.Receives(s, &way, &p) != packet.NotDropped
 }
 
+// Cuts yields the live flows that would end if a candidate were the policy in force instead of old: at once, because an end or
+// the way between the ends is not what it was, or with their next packet, which the rules deny. In the second case
+// the decision's Drop says why. It walks over the flow table without stopping it, changes nothing, and returns how
+// many flows live. Yield must not keep what it gets.
+func Cuts(flows *conntrack.Table, room Room, old, candidate *topology.Snapshot, yield func(*conntrack.FlowInfo, *Decision)) (live int) {
+	var d Decision
+	flows.Flows(func(f *conntrack.FlowInfo) bool {
+		if f.Class.Cut() {
+			return true
+		}
+		live++
+		if d.Ends(old, candidate, room, f) {
+			yield(f, &d)
+		}
+		return true
+	})
+	return live
+}
+
 // WouldGo is the way of a packet that was read from an attachment, whatever rules say of it; ok is false where it leads nowhere.
 func (d *Decision) WouldGo(s *topology.Snapshot, from *topology.Attachment, t *packet.Tuple) (to int, ok bool) {
 	src, drop := Admit(s, from, t)

@@ -36,6 +36,9 @@ func (f *Filter) String() string {
 	return f.text
 }
 
+// takesAll reports a filter that takes every packet.
+func (f *Filter) takesAll() bool { return f == nil || f.root == nil }
+
 type operator uint8
 
 const (

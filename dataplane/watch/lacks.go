@@ -32,7 +32,7 @@ func (f *Filter) CompileLoosely(names *Names) *Program {
 
 // Lacks refuses a filter that asks for what events lack.
 func (f *Filter) Lacks(what Lack) error {
-	if f == nil || f.root == nil {
+	if f.takesAll() {
 		return nil
 	}
 	return f.root.lacks(what)

@@ -34,7 +34,7 @@ type step struct {
 // bind makes a program. An unknown name is an error if strict, and otherwise matches nothing.
 func (f *Filter) bind(names *Names, strict bool) (*Program, error) {
 	p := &Program{start: accept}
-	if f == nil || f.root == nil {
+	if f.takesAll() {
 		return p, nil
 	}
 	var err *Error

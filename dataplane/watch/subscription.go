@@ -204,7 +204,7 @@ func (s *Subscription) step() int64 { return max(int64(time.Second)/int64(s.opti
 
 // spent reports that no event of a time would be put, whatever it is. With a filter, or with Every, that depends on the event.
 func (s *Subscription) spent(now int64) bool {
-	if s.options.PerSecond == 0 || s.options.Every > 1 || s.options.Filter != nil {
+	if s.options.PerSecond == 0 || s.options.Every > 1 || !s.options.Filter.takesAll() {
 		return false
 	}
 	ahead := s.due.Load() - now

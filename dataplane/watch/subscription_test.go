@@ -271,7 +271,12 @@ func TestAnEventIsSpentWhenPerSecondLeavesItOutForAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	filtered, every, unbounded := bounded, bounded, bounded
+	empty, err := Parse("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filtered, every, unbounded, unfiltered := bounded, bounded, bounded, bounded
+	unfiltered.Filter = empty
 	filtered.Filter, every.Every, unbounded.PerSecond = filter, 2, 0
 	for _, tt := range []struct {
 		name    string
@@ -283,6 +288,7 @@ func TestAnEventIsSpentWhenPerSecondLeavesItOutForAll(t *testing.T) {
 		{"two of them", []Options{bounded, bounded}, true, true},
 		{"one that takes all", []Options{bounded, unbounded}, false, false},
 		{"a filter, which may not take it", []Options{filtered}, true, false},
+		{"a filter that takes every packet", []Options{unfiltered}, true, true},
 		{"one of so many", []Options{every}, true, false},
 		{"who wants what is dropped is not asked about what began", []Options{bounded, {DroppedOnly: true}}, false, true},
 		{"but about what was dropped", []Options{bounded, {DroppedOnly: true}}, true, false},

@@ -7,9 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// MaxWatchers bounds the subscriptions at a time: eight, four of the console, and those of the daemon's history and of a candidate
-// policy.
-const MaxWatchers = 14
+// MaxWatchers bounds the subscriptions at a time: eight, four of the console, and that of the daemon's history.
+const MaxWatchers = 13
 
 // ErrWatchers is returned by Watchers.Watch when there are MaxWatchers.
 var ErrWatchers = fmt.Errorf("%d watch packets already, which is as many as may", MaxWatchers)
@@ -18,6 +17,8 @@ var ErrWatchers = fmt.Errorf("%d watch packets already, which is as many as may"
 type Watchers struct {
 	mu   sync.Mutex // guards changes of list
 	list atomic.Pointer[WatcherList]
+	// decisions are those of the reader who judges packets again; nil: there is none.
+	decisions atomic.Pointer[Decisions]
 }
 
 // WatcherList is replaced, never changed.

@@ -176,18 +176,23 @@ func (f *fields) scalar(field string, v any) (string, bool) {
 			f.markOpen(field, v)
 			return "", true
 		}
-		if strings.HasPrefix(v, "[[") { // escaped in a template
-			return v[1:], true
-		}
-		return v, true
+		return unescaped(v), true
 	}
 	return "", false
+}
+
+// unescaped is a literal of a template without its escape: a second bracket at its beginning.
+func unescaped(text string) string {
+	if strings.HasPrefix(text, "[[") {
+		return text[1:]
+	}
+	return text
 }
 
 // literal reads a text that decides no verdict. It keeps an expression as it is.
 func (f *fields) literal(field string) string {
 	if v, ok := lookup(f.values, field).(string); ok {
-		return v
+		return unescaped(v)
 	}
 	return f.text(field)
 }

@@ -60,7 +60,7 @@ type Documents struct {
 	// objects are where other resources of Set were read.
 	objects map[any]ruleBody
 	// unchanged are the files whose groups a Reader has from before, and again what RulePosition reads of them.
-	unchanged map[string][]byte
+	unchanged map[string]digest
 	again     map[string]*Documents
 	routes    map[*policy.RouteTable]string // the files of its route tables
 	order     map[string]int                // the position of each file

@@ -405,3 +405,20 @@ func TestNamesFoldAsAzureFoldsThem(t *testing.T) {
 		t.Error("the Kelvin sign is taken for a k")
 	}
 }
+
+// A text of a template that begins with two brackets is the text with one, in a description too, which decides nothing.
+func TestALiteralLosesItsEscape(t *testing.T) {
+	for text, want := range map[string]string{"[[draft] web": "[draft] web", "[[draft]": "[draft]", "[draft": "[draft", "web [[x]]": "web [[x]]"} {
+		document := `{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "contentVersion": "1.0.0.0", "resources": [
+			{"type": "Microsoft.Network/networkSecurityGroups", "apiVersion": "2023-09-01", "name": "n", "location": "l", "properties": {"securityRules": [{"name": "a", "properties": {
+				"description": "` + text + `", "priority": 100, "direction": "Inbound", "access": "Allow", "protocol": "*", "sourceAddressPrefix": "*",
+				"sourcePortRange": "*", "destinationAddressPrefix": "*", "destinationPortRange": "*"}}]}}]}`
+		d := Parse("n.json", []byte(document))
+		if len(d.Faults)+len(d.Unresolved) > 0 || len(d.Set.NetworkSecurityGroups) != 1 {
+			t.Fatalf("%q: %v %v", text, d.Faults, d.Unresolved)
+		}
+		if got := d.Set.NetworkSecurityGroups[0].Rules[0].Description; got != want {
+			t.Errorf("%q is read as %q, want %q", text, got, want)
+		}
+	}
+}

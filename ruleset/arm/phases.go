@@ -2,6 +2,7 @@ package arm
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm/template"
@@ -63,10 +64,10 @@ func newLoader() *loader {
 	where := places{}
 	return &loader{
 		places: where,
-		source: &source{open: readRegular, seen: map[string]seenFile{}},
+		source: &source{open: readRegular, now: time.Now, seen: map[string]seenFile{}},
 		steps:  map[string]func(map[string]any) *template.Step{},
 		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
-		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, objects: map[any]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, objects: map[any]ruleBody{}, unchanged: map[string]digest{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, endpointed: map[string]bool{}, reasons: map[string]map[string]string{}, wellSpelled: map[spelled]bool{}, delegated: map[*policy.Subnet]string{},
 	}

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -95,9 +96,13 @@ type ruleBody struct {
 // function made, of linked templates, and of Terraform. It is not safe for concurrent use.
 func (d *Documents) RulePosition(g *ruleset.NSG, rule, field string) (file string, line, column int) {
 	file = d.files[g]
-	if data, ok := d.unchanged[file]; ok {
+	if was, ok := d.unchanged[file]; ok {
 		again := d.again[file]
 		if again == nil {
+			data, _, err := readRegular(file)
+			if err != nil || sha256.Sum256(data) != was {
+				return file, 0, 0 // it has changed since
+			}
 			again = Parse(file, data)
 			d.again[file] = again
 		}

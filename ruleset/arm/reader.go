@@ -19,10 +19,12 @@ import (
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Reader reads a policy's files. When it reads them again, it does not parse an unchanged
-// service tag file, nor unchanged documents, other than templates, that hold only network security groups. The
+// service tag file, nor unchanged documents, other than templates, that hold only network security groups; these it does
+// not even read if their times say that they are unchanged. The
 // result equals that of a new Reader, except that the groups of such documents are the
 // same *ruleset.NSG as before. A Reader is not safe for concurrent use.
 type Reader struct {
@@ -31,14 +33,17 @@ type Reader struct {
 	deployment Deployment
 	made       time.Time
 	open       func(file string) ([]byte, fs.FileInfo, error)
+	now        func() time.Time
 	pause      func(time.Duration) // between two tries
 
 	tags *tagFile
 	// groups are those of documents without faults, by file. They hold as long as asgs and
-	// the tag file, which rules refer to, do not change.
+	// the names of tags, which rules refer to, do not change.
 	groups map[string]groupFile
 	asgs   []asgEntry // the application security groups
-	taken  []string
+	// named are the service tags that each group of the last policy names, each once.
+	named map[*ruleset.NSG][]string
+	taken []string
 }
 
 // asgEntry is one name under which references find an application security group.
@@ -58,13 +63,14 @@ type tagFile struct {
 // groupFile is a document that holds only NSGs.
 type groupFile struct {
 	digest digest
+	info   fs.FileInfo // of the file; nil when its time may not tell of a later change
 	groups []*resource
 }
 
 // NewReader makes a reader of a policy's files, folders and file patterns, and of a
 // service tag file unless that name is empty.
 func NewReader(serviceTags string, paths ...string) *Reader {
-	return &Reader{paths: paths, tagPath: serviceTags, made: time.Now(), open: readRegular, pause: time.Sleep}
+	return &Reader{paths: paths, tagPath: serviceTags, made: time.Now(), open: readRegular, now: time.Now, pause: time.Sleep}
 }
 
 // ServiceTags is the service tag file of the last Read; nil when there is none, or when it
@@ -87,7 +93,7 @@ func (r *Reader) Taken() []string { return r.taken }
 // so again and again is a fault.
 func (r *Reader) Read() *Documents {
 	for try, pause := 1, firstPause; ; try, pause = try+1, min(2*pause, lastPause) {
-		s := &source{open: r.open, seen: map[string]seenFile{}}
+		s := &source{open: r.open, now: r.now, seen: map[string]seenFile{}}
 		out, files := r.readOnce(s)
 		file := r.unsettled(s, files)
 		if file == "" {
@@ -181,14 +187,18 @@ func (r *Reader) readTags(l *loader) []byte {
 		return nil
 	}
 	if d := sha256.Sum256(data); r.tags == nil || r.tags.digest != d {
-		r.tags, r.groups = nil, nil
+		r.tags = nil
 		tags, faults := ParseServiceTags(r.tagPath, data)
 		l.out.Faults = append(l.out.Faults, faults...)
 		if tags == nil {
+			r.groups = nil
 			return nil
 		}
 		tags.digest = d
 		r.tags = &tagFile{d, tags}
+		if !r.knowsNamed() {
+			r.groups = nil
+		}
 	}
 	r.tags.Written = l.source.written(r.tagPath)
 	clear(r.tags.problems) // each reading has all hints to give
@@ -196,18 +206,48 @@ func (r *Reader) readTags(l *loader) []byte {
 	return data
 }
 
+// knowsNamed reports that the tag file has the names of tags that groups have, as those have them.
+func (r *Reader) knowsNamed() bool {
+	for _, tags := range r.named {
+		for _, tag := range tags {
+			if canonical, problem := r.tags.Known(tag); problem != "" || canonical != tag {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// nameTags finds the service tags that the groups of a policy name. It does not look at rules of an earlier policy again.
+func (r *Reader) nameTags(set *policy.Set) {
+	before := r.named
+	r.named = map[*ruleset.NSG][]string{}
+	for _, g := range set.Groups() {
+		tags, known := before[g]
+		if !known {
+			seen := map[string]bool{}
+			for i := range g.Rules {
+				for _, named := range namedTags(&g.Rules[i]) {
+					seen[named.tag] = true
+				}
+			}
+			tags = slices.Collect(maps.Keys(seen))
+		}
+		r.named[g] = tags
+	}
+}
+
 // useTags gives the policy the prefixes of the tags that it names, and drops all others
 // from memory. Dropped prefixes that are needed again are parsed again.
 func (r *Reader) useTags(l *loader, data []byte) {
+	r.nameTags(l.out.Set)
 	if r.tags == nil {
 		return
 	}
 	used := map[string][]netip.Prefix{}
-	for _, g := range l.out.Set.Groups() {
-		for i := range g.Rules {
-			for _, named := range namedTags(&g.Rules[i]) {
-				used[named.tag] = r.tags.Prefixes(named.tag)
-			}
+	for _, tags := range r.named {
+		for _, tag := range tags {
+			used[tag] = r.tags.Prefixes(tag)
 		}
 	}
 	for _, t := range l.out.Set.RouteTables {
@@ -244,8 +284,8 @@ func (r *Reader) useTags(l *loader, data []byte) {
 type parsed struct {
 	file      string
 	digest    digest
+	info      fs.FileInfo // see groupFile
 	unchanged []*resource
-	data      []byte // of an unchanged document
 	document  *jsonc.Document
 	value     any   // what is read of it: the document's value, or the evaluated template
 	unread    error // the file could not be read
@@ -276,7 +316,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 		case d.unread != nil:
 			l.fileFault(CodeFileUnreadable, d.file, d.unread)
 		case d.unchanged != nil:
-			l.out.unchanged[d.file] = d.data
+			l.out.unchanged[d.file] = d.digest
 			for _, r := range d.unchanged {
 				again := *r
 				l.resources = append(l.resources, &again)
@@ -295,14 +335,19 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 
 func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 	d := parsed{file: file}
-	data, err := l.source.read(file)
+	k, ok := known[file]
+	if ok && l.source.still(file, k.info) {
+		d.digest, d.info, d.unchanged = k.digest, k.info, k.groups
+		return d
+	}
+	data, info, err := l.source.readWith(file)
 	if err != nil {
 		d.unread = err
 		return d
 	}
-	d.digest = sha256.Sum256(data)
-	if k, ok := known[file]; ok && k.digest == d.digest {
-		d.unchanged, d.data = k.groups, data
+	d.digest, d.info = sha256.Sum256(data), info
+	if ok && k.digest == d.digest {
+		d.unchanged = k.groups
 		return d
 	}
 	d.document, d.err = parseDocument(data)
@@ -332,7 +377,7 @@ func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	for i := range documents {
 		d := &documents[i]
 		if list := groups[d.file]; len(list) > 0 && !unfit[d.file] && !d.evaluated {
-			files[d.file] = groupFile{d.digest, list}
+			files[d.file] = groupFile{d.digest, d.info, list}
 		}
 	}
 	return files

@@ -25,6 +25,7 @@ const (
 type source struct {
 	// open reads a file; readRegular but in tests.
 	open func(file string) ([]byte, fs.FileInfo, error)
+	now  func() time.Time // time.Now but in tests
 
 	mu   sync.Mutex
 	seen map[string]seenFile // guarded by mu
@@ -39,20 +40,61 @@ type seenFile struct {
 
 // read reads a regular file.
 func (s *source) read(file string) ([]byte, error) {
-	begun := time.Now()
+	data, _, err := s.readWith(file)
+	return data, err
+}
+
+// readWith is read. The info, unless it is nil, tells of each later change.
+func (s *source) readWith(file string) ([]byte, fs.FileInfo, error) {
+	begun := s.now()
 	data, info, err := s.open(file)
 	seen := seenFile{info: info}
 	if err != nil {
 		seen.info = nil
-	} else if begun.Sub(info.ModTime()) < recently {
+	} else if begun.Sub(changed(info)) < recently {
 		seen.recent, seen.digest = true, sha256.Sum256(data)
 	}
+	s.see(file, seen)
+	if seen.recent {
+		info = nil
+	}
+	return data, info, err
+}
+
+func (s *source) see(file string, seen seenFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, again := s.seen[file]; !again { // the first reading is the earliest
 		s.seen[file] = seen
 	}
-	return data, err
+}
+
+// still reports that a file is what it was when an earlier source had it with an info; nil: that is not known.
+func (s *source) still(file string, was fs.FileInfo) bool {
+	if was == nil {
+		return false
+	}
+	info, err := os.Stat(file)
+	if err != nil || !sameFile(was, info) {
+		return false
+	}
+	s.see(file, seenFile{info: was})
+	return true
+}
+
+// changed is when a file, its name or its times changed last: no program can choose that.
+func changed(info fs.FileInfo) time.Time {
+	last := info.ModTime()
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		if t := time.Unix(stat.Ctim.Unix()); t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
+
+func sameFile(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && changed(a).Equal(changed(b))
 }
 
 // exists reports whether there is a file.
@@ -89,7 +131,7 @@ func (s *source) changed() string {
 		case was.info == nil && err == nil && info.Mode().IsRegular() && !unreadable(file):
 			return file
 		case was.info == nil:
-		case err != nil || !os.SameFile(was.info, info) || was.info.Size() != info.Size() || !was.info.ModTime().Equal(info.ModTime()):
+		case err != nil || !sameFile(was.info, info):
 			return file
 		case was.recent:
 			data, _, err := s.open(file)

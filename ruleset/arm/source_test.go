@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,61 @@ func TestAPolicyThatNeverSettlesIsAFault(t *testing.T) {
 	}
 }
 
+// A file of groups whose times are those of its last reading is not read. Nobody can set the time of the last change back.
+func TestAFileThatIsStillTheSameIsNotRead(t *testing.T) {
+	dir := policyOf(t, map[string]string{"a.json": groupDocument("a", fromPrefix("Internet")), "b.json": groupDocument("b", fromPrefix("Internet"))})
+	r := NewReader("", dir)
+	var mu sync.Mutex
+	var opened []string // guarded by mu
+	r.open = func(file string) ([]byte, fs.FileInfo, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		opened = append(opened, filepath.Base(file))
+		return readRegular(file)
+	}
+	read := func(want ...string) *Documents {
+		t.Helper()
+		opened = nil
+		d := r.Read()
+		if len(d.Faults) > 0 {
+			t.Fatal(d.Faults)
+		}
+		slices.Sort(opened)
+		if !slices.Equal(slices.Compact(opened), want) {
+			t.Errorf("%v were opened, want %v", opened, want)
+		}
+		return d
+	}
+	read("a.json", "b.json")
+	read("a.json", "b.json") // they were young
+	r.now = func() time.Time { return time.Now().Add(time.Hour) }
+	first := read("a.json", "b.json")
+	second := read()
+	if first.group(t, "a") != second.group(t, "a") {
+		t.Error("the group of a file that was not read is another one")
+	}
+	if _, line, _ := second.RulePosition(second.group(t, "a"), "r", ""); line == 0 {
+		t.Error("no place of a rule whose file was not read")
+	}
+	file := filepath.Join(dir, "a.json")
+	info, err := os.Stat(file)
+	if err == nil {
+		err = os.WriteFile(file, []byte(groupDocument("a", fromPrefix("10.1.2.3"))), 0o600) // of the same length
+	}
+	if err == nil {
+		err = os.Chtimes(file, info.ModTime(), info.ModTime())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, line, _ := second.RulePosition(second.group(t, "a"), "r", ""); line == 0 {
+		t.Error("the place of a rule is not remembered")
+	}
+	if third := read("a.json"); third.group(t, "a").Rules[0].Source.Tag != "" {
+		t.Error("a file that has changed was taken for the same")
+	}
+}
+
 // The times of two writes may be the same, as the kernel's clock ticks.
 func TestAFileThatChangesWithinAClockTickIsNoticed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "a.json")
@@ -150,7 +206,7 @@ func TestAFileThatChangesWithinAClockTickIsNoticed(t *testing.T) {
 		}
 	}
 	write("[1]")
-	s := &source{open: readRegular, seen: map[string]seenFile{}}
+	s := &source{open: readRegular, now: time.Now, seen: map[string]seenFile{}}
 	if _, err := s.read(file); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package optimize
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
@@ -34,11 +35,10 @@ func (w *work) merge() {
 		}
 		w.steps = append(w.steps, step)
 		gone[joined[0]] = false
-		one := w.joined(joined, m.Field)
 		for _, v := range w.views {
-			v[joined[0]] = resolved(&one, v[joined[0]])
+			v[joined[0]] = matched(v, joined, m.Field)
 		}
-		w.rules[joined[0]] = one
+		w.rules[joined[0]] = w.joined(joined, m.Field)
 	}
 	for i := len(gone) - 1; i >= 0; i-- {
 		if gone[i] {
@@ -47,11 +47,13 @@ func (w *work) merge() {
 	}
 }
 
-// mergeable reports that making one of rules changes nothing.
+// mergeable reports that one rule has room for the values of rules, and that it changes nothing.
 func (w *work) mergeable(some []int, f analysis.Field) bool {
-	one := w.joined(some, f)
+	if one := w.joined(some, f); !fits(&one) {
+		return false
+	}
 	return w.proven(some, func(rules []ruleset.Rule, v View) ([]ruleset.Rule, View) {
-		v[some[0]] = resolved(&one, v[some[0]])
+		v[some[0]] = matched(v, some, f)
 		for _, i := range slices.Backward(some[1:]) {
 			rules, v = slices.Delete(rules, i, i+1), slices.Delete(v, i, i+1)
 		}
@@ -59,16 +61,21 @@ func (w *work) mergeable(some []int, f analysis.Field) bool {
 	})
 }
 
-// may says how rules can be written: lists hold ports, or prefixes of one family, and no tag and no *.
+// may says whether two rules can be one with the values of both in a field.
 func (w *work) may(a, b int, f analysis.Field) bool {
-	if w.fixed(a) || w.fixed(b) {
+	x, y := &w.rules[a], &w.rules[b]
+	return Joinable(x, y, f) || w.groups(x, y, f)
+}
+
+// Joinable says whether Azure can write two rules as one that has the values of both in a field: a list has ports, or prefixes of
+// one family, and no tag and no *. A rule has addresses of one family. Rules for services of the platform, and Azure's default
+// rules, stay as they are.
+func Joinable(a, b *ruleset.Rule, f analysis.Field) bool {
+	if stays(a) || stays(b) {
 		return false
 	}
-	for of, side := range map[analysis.Field]func(*ruleset.Rule) *ruleset.Peer{
-		analysis.Sources:      func(r *ruleset.Rule) *ruleset.Peer { return &r.Source },
-		analysis.Destinations: func(r *ruleset.Rule) *ruleset.Peer { return &r.Destination },
-	} {
-		x, y := side(&w.rules[a]), side(&w.rules[b])
+	for of, side := range sides {
+		x, y := side(a), side(b)
 		switch both := len(x.Prefixes) > 0 && len(y.Prefixes) > 0; {
 		case both && x.Prefixes[0].Addr().Is4() != y.Prefixes[0].Addr().Is4(), of == f && !both:
 			return false
@@ -77,6 +84,23 @@ func (w *work) may(a, b int, f analysis.Field) bool {
 		}
 	}
 	return true
+}
+
+// sides are the fields that have peers.
+var sides = map[analysis.Field]func(*ruleset.Rule) *ruleset.Peer{
+	analysis.Sources:      func(r *ruleset.Rule) *ruleset.Peer { return &r.Source },
+	analysis.Destinations: func(r *ruleset.Rule) *ruleset.Peer { return &r.Destination },
+}
+
+// groups reports two rules that differ in application security groups alone, and that one rule may name together.
+func (w *work) groups(a, b *ruleset.Rule, f analysis.Field) bool {
+	side := sides[f]
+	if side == nil || w.Together == nil || stays(a) || stays(b) {
+		return false
+	}
+	other := sides[analysis.Sources+analysis.Destinations-f]
+	x, y := side(a).ApplicationSecurityGroups, side(b).ApplicationSecurityGroups
+	return len(x) > 0 && len(y) > 0 && text(other(a)) == text(other(b)) && w.Together(slices.Concat(x, y, other(a).ApplicationSecurityGroups))
 }
 
 // joined is the one rule of several, as the first is in all but a field.
@@ -88,9 +112,9 @@ func (w *work) joined(some []int, f analysis.Field) ruleset.Rule {
 	}
 	switch f {
 	case analysis.Sources:
-		one.Source = peers(rules, func(r *ruleset.Rule) *ruleset.Peer { return &r.Source })
+		one.Source = peers(rules, sides[f])
 	case analysis.Destinations:
-		one.Destination = peers(rules, func(r *ruleset.Rule) *ruleset.Peer { return &r.Destination })
+		one.Destination = peers(rules, sides[f])
 	case analysis.SourcePorts:
 		one.SourcePorts = ports(rules, func(r *ruleset.Rule) []ruleset.PortRange { return r.SourcePorts })
 	case analysis.DestinationPorts:
@@ -99,16 +123,31 @@ func (w *work) joined(some []int, f analysis.Field) ruleset.Rule {
 	return one
 }
 
-// peers have the prefixes of all, and no two that overlap: Azure refuses those.
+// fits reports a rule that names no more application security groups than Azure takes.
+func fits(r *ruleset.Rule) bool {
+	return max(len(r.Source.ApplicationSecurityGroups), len(r.Destination.ApplicationSecurityGroups)) <= ruleset.MaxASGsPerSide
+}
+
+// peers have the groups of all, or the prefixes of all and no two that overlap: Azure refuses those.
 func peers(rules []*ruleset.Rule, side func(*ruleset.Rule) *ruleset.Peer) ruleset.Peer {
 	var b netipx.IPSetBuilder
+	var groups []string
 	for _, r := range rules {
 		for _, p := range side(r).Prefixes {
 			b.AddPrefix(p)
 		}
+		for _, id := range side(r).ApplicationSecurityGroups {
+			if !hasFold(groups, id) {
+				groups = append(groups, id)
+			}
+		}
 	}
 	set, _ := b.IPSet() // only an invalid prefix is an error
-	return ruleset.Peer{Prefixes: set.Prefixes()}
+	return ruleset.Peer{Prefixes: set.Prefixes(), ApplicationSecurityGroups: groups}
+}
+
+func hasFold(list []string, id string) bool {
+	return slices.ContainsFunc(list, func(o string) bool { return strings.EqualFold(o, id) })
 }
 
 // ports are those of all, in ascending ranges.
@@ -120,14 +159,20 @@ func ports(rules []*ruleset.Rule, of func(*ruleset.Rule) []ruleset.PortRange) (l
 	return ruleset.JoinPorts(all)
 }
 
-// resolved is what a rule matches where its peers' prefixes or its ports alone have changed.
-func resolved(r *ruleset.Rule, was classifier.Rule) classifier.Rule {
-	if len(r.Source.Prefixes) > 0 {
-		was.Sources = r.Source.Prefixes
+// matched is what the one rule of several matches in a view.
+func matched(v View, some []int, f analysis.Field) classifier.Rule {
+	one := v[some[0]]
+	for _, i := range some[1:] {
+		switch f {
+		case analysis.Sources:
+			one.Sources = slices.Concat(one.Sources, v[i].Sources)
+		case analysis.Destinations:
+			one.Destinations = slices.Concat(one.Destinations, v[i].Destinations)
+		case analysis.SourcePorts:
+			one.SourcePorts = slices.Concat(one.SourcePorts, v[i].SourcePorts)
+		case analysis.DestinationPorts:
+			one.DestinationPorts = slices.Concat(one.DestinationPorts, v[i].DestinationPorts)
+		}
 	}
-	if len(r.Destination.Prefixes) > 0 {
-		was.Destinations = r.Destination.Prefixes
-	}
-	was.SourcePorts, was.DestinationPorts = r.SourcePorts, r.DestinationPorts
-	return was
+	return one
 }

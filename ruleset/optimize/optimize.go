@@ -22,6 +22,8 @@ type Options struct {
 	MaxStates int
 	// Nowhere says that no subnet has the rules: nothing is known of what VirtualNetwork and Internet stand for either.
 	Nowhere bool
+	// Together says whether one rule may name application security groups together; nil: never.
+	Together func(ids []string) bool
 }
 
 // The kinds of steps.
@@ -110,9 +112,8 @@ func (w *work) equal(a, b *analysis.List) bool {
 	return analysis.Equivalent(analysis.Chain{a}, analysis.Chain{b}, analysis.Options{MaxStates: w.MaxStates}).Holds
 }
 
-// fixed reports a rule that stays as it is. Rules for a service of the platform are asked by themselves too.
-func (w *work) fixed(i int) bool {
-	r := &w.rules[i]
+// stays reports a rule that stays as it is. Rules for a service of the platform are asked by themselves too.
+func stays(r *ruleset.Rule) bool {
 	return r.Default || ruleset.PlatformServiceOf(r.Source.Tag) != nil || ruleset.PlatformServiceOf(r.Destination.Tag) != nil
 }
 
@@ -131,8 +132,14 @@ func text(p *ruleset.Peer) string {
 	return strings.Join(texts, " ")
 }
 
-// symbol is an address of each family for an unknown peer: one of the ways in which it may be.
-func (w *work) symbol(p *ruleset.Peer) []netip.Prefix {
+// symbol is an address of each family for an unknown peer, or for each of its groups: one of the ways in which it may be.
+func (w *work) symbol(p *ruleset.Peer) (list []netip.Prefix) {
+	if each := w.apart(p); len(each) > 1 {
+		for i := range each {
+			list = append(list, w.symbol(&each[i])...)
+		}
+		return list
+	}
 	key := text(p)
 	if w.symbols[key] == nil {
 		n := len(w.symbols) + 1
@@ -171,18 +178,62 @@ func (w *work) symbolic() (lists []*analysis.List) {
 	return lists
 }
 
-// worst is the view in which it matters most what becomes of some rules of one access: the unknown peers of earlier rules have
-// no address, so that these rules decide as much as they can; behind the first of them, those of the other access have all.
-// What is equal then is equal whatever unknown peers are: a packet that these rules decide meets no more rules of the
-// other access in any other view. Peers that these rules name have the packet's addresses, wherever they are named.
-func (w *work) worst(v View, some []int) View {
-	first := &w.rules[some[0]]
-	return w.assigned(v, func(i int, p *ruleset.Peer, source bool) []netip.Prefix {
-		own := &first.Destination
-		if source {
-			own = &first.Source
+// apart is an unknown peer group by group.
+func (w *work) apart(p *ruleset.Peer) (each []ruleset.Peer) {
+	for _, id := range p.ApplicationSecurityGroups {
+		each = append(each, ruleset.Peer{ApplicationSecurityGroups: []string{id}})
+	}
+	if each == nil {
+		each = []ruleset.Peer{*p}
+	}
+	return each
+}
+
+// ends are the peers that a packet's addresses certainly are of; known ones are left out.
+type ends struct{ source, destination ruleset.Peer }
+
+// endsOf are those of the packets that rules match: of a list of groups, each group by itself.
+func (w *work) endsOf(some []int) (list []ends) {
+	seen := map[string]bool{}
+	for _, i := range some {
+		for _, s := range w.apart(&w.rules[i].Source) {
+			for _, d := range w.apart(&w.rules[i].Destination) {
+				var e ends
+				if w.unknown(&s) {
+					e.source = s
+				}
+				if w.unknown(&d) {
+					e.destination = d
+				}
+				if key := text(&e.source) + "|" + text(&e.destination); !seen[key] {
+					seen[key] = true
+					list = append(list, e)
+				}
+			}
 		}
-		if w.unknown(own) && text(own) == text(p) || i > some[0] && w.rules[i].Access != first.Access {
+	}
+	return list
+}
+
+// includes reports that all addresses of an unknown peer, one group of a list at most, are of another one.
+func includes(p, of *ruleset.Peer) bool {
+	if len(of.ApplicationSecurityGroups) > 0 {
+		return hasFold(p.ApplicationSecurityGroups, of.ApplicationSecurityGroups[0])
+	}
+	return of.Tag != "" && text(of) == text(p)
+}
+
+// worst is the view in which it matters most what becomes of rules of one access, the first of them at an index: the unknown peers of
+// earlier rules have no address, so that these rules decide as much as they can; behind the first of them, those of the
+// other access have all. What is equal then is equal whatever unknown peers are: a packet that these rules decide meets no
+// more rules of the other access in any other view. Peers of which the packet certainly is have all addresses.
+func (w *work) worst(v View, first int, e *ends) View {
+	return w.assigned(v, func(i int, p *ruleset.Peer, source bool) []netip.Prefix {
+		of := &e.destination
+		if source {
+			of = &e.source
+		}
+		if includes(p, of) || i > first && w.rules[i].Access != w.rules[first].Access {
 			return ruleset.Everywhere()
 		}
 		return nil
@@ -191,11 +242,13 @@ func (w *work) worst(v View, some []int) View {
 
 // proven reports that a change to some rules changes no packet in any view.
 func (w *work) proven(some []int, change func(rules []ruleset.Rule, v View) ([]ruleset.Rule, View)) bool {
-	for _, v := range w.views {
-		now := w.worst(v, some)
-		rules, then := change(slices.Clone(w.rules), slices.Clone(now))
-		if !w.equal(list(w.rules, now), list(rules, then)) {
-			return false
+	for _, e := range w.endsOf(some) {
+		for _, v := range w.views {
+			now := w.worst(v, some[0], &e)
+			rules, then := change(slices.Clone(w.rules), slices.Clone(now))
+			if !w.equal(list(w.rules, now), list(rules, then)) {
+				return false
+			}
 		}
 	}
 	return true
@@ -218,7 +271,7 @@ func (w *work) remove() {
 		changed := slices.ContainsFunc(roles, func(r []analysis.Role) bool {
 			return slices.ContainsFunc(r[i].Instead, func(by int) bool { return by >= 0 && gone[by] })
 		})
-		if w.fixed(i) || needed || !(known && !changed) && !w.proven([]int{i}, func(rules []ruleset.Rule, v View) ([]ruleset.Rule, View) {
+		if stays(&w.rules[i]) || needed || !(known && !changed) && !w.proven([]int{i}, func(rules []ruleset.Rule, v View) ([]ruleset.Rule, View) {
 			return slices.Delete(rules, i, i+1), slices.Delete(v, i, i+1)
 		}) {
 			continue

@@ -65,7 +65,7 @@ func randomPeer(r *rand.Rand) ruleset.Peer {
 	case 1:
 		return ruleset.Peer{Tag: "Storage"}
 	case 2:
-		return ruleset.Peer{ApplicationSecurityGroups: []string{unknownPeers[1+r.IntN(2)]}}
+		return ruleset.Peer{ApplicationSecurityGroups: [][]string{{"asg/web"}, {"asg/db"}, {"asg/db", "asg/web"}}[r.IntN(3)]}
 	case 3:
 		return ruleset.Peer{Tag: ruleset.TagVirtualNetwork}
 	}
@@ -141,7 +141,7 @@ func TestOptimizedRulesMeanTheSame(t *testing.T) {
 			views = append(views, w.view(rules))
 		}
 		nowhere := n%5 == 0
-		result := Rules(rules, views, Options{Nowhere: nowhere})
+		result := Rules(rules, views, Options{Nowhere: nowhere, Together: func([]string) bool { return true }})
 		if result.Undecided || len(result.Rules) > len(rules)-3 {
 			t.Fatalf("%d rules of %d, undecided %v", len(result.Rules), len(rules)-3, result.Undecided)
 		}
@@ -179,7 +179,10 @@ func prefixes(texts ...string) ruleset.Peer {
 
 func port(n uint16) []ruleset.PortRange { return []ruleset.PortRange{{First: n, Last: n}} }
 
-func asgs(id string) ruleset.Peer { return ruleset.Peer{ApplicationSecurityGroups: []string{id}} }
+func asgs(ids ...string) ruleset.Peer { return ruleset.Peer{ApplicationSecurityGroups: ids} }
+
+// together lets one rule name groups, but for one that is far.
+func together(ids []string) bool { return !slices.Contains(ids, "far") }
 
 // describe is a result in a line: rules that go, merges and what is left.
 func describe(r *Result) string {
@@ -219,13 +222,20 @@ func TestSteps(t *testing.T) {
 		{"ports of a group become a list", []ruleset.Rule{rule("a", 100, allow, asgs("web"), port(80)), rule("b", 110, allow, asgs("web"), port(443))}, "merged a+b; a [web] [80 443]"},
 		{"a group may have other members tomorrow", []ruleset.Rule{rule("a", 100, allow, prefixes("192.0.2.4/32"), port(80)), rule("no", 110, deny, asgs("web"), port(80)), rule("b", 120, allow, ruleset.Peer{Any: true}, port(80))},
 			"a [192.0.2.4] [80]; no [web] [80]; b [*] [80]"},
+		{"groups become a list", []ruleset.Rule{rule("a", 100, allow, asgs("web"), port(80)), rule("b", 110, allow, asgs("db"), port(80))}, "merged a+b; a [web db] [80]"},
+		{"groups that may not stand together stay", []ruleset.Rule{rule("a", 100, allow, asgs("web"), port(80)), rule("b", 110, allow, asgs("far"), port(80))}, "a [web] [80]; b [far] [80]"},
+		{"a group is not moved over a rule for addresses that it may have", []ruleset.Rule{rule("a", 100, allow, asgs("web"), port(80)), rule("no", 105, deny, prefixes("192.0.2.0/25"), port(80)), rule("b", 110, allow, asgs("db"), port(80))},
+			"a [web] [80]; no [192.0.2.0/25] [80]; b [db] [80]"},
+		{"a rule that a list of groups has goes", []ruleset.Rule{rule("a", 100, allow, asgs("web", "db"), port(80)), rule("b", 110, allow, asgs("DB"), port(80))}, "removed b; a [web db] [80]"},
+		{"a list of groups goes where each has a rule", []ruleset.Rule{rule("a", 100, allow, asgs("web"), every), rule("b", 110, allow, asgs("db"), every), rule("c", 120, allow, asgs("web", "db"), port(80))},
+			"removed c; merged a+b; a [web db] [*]"},
 		{"a rule for a service of the platform stays", []ruleset.Rule{{Name: "dns", Priority: 100, Access: deny, Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Tag: "AzurePlatformDNS"}, SourcePorts: every, DestinationPorts: every}},
 			"dns [*] [*]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rules := withDefaults(tt.rules)
 			w := world{ruleset.TagVirtualNetwork: {netip.MustParsePrefix("10.0.0.0/16")}, ruleset.TagAzureLoadBalancer: {netip.MustParsePrefix("168.63.129.16/32")}}
-			if got := describe(Rules(rules, []View{w.view(rules)}, Options{})); got != tt.want {
+			if got := describe(Rules(rules, []View{w.view(rules)}, Options{Together: together})); got != tt.want {
 				t.Errorf("\ngot  %s\nwant %s", got, tt.want)
 			}
 		})

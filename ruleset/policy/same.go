@@ -3,17 +3,65 @@ package policy
 import (
 	"net/netip"
 	"reflect"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// SameButRules reports that two policies differ in what their NSGs and rule collections say, if in anything: all
-// networks, interfaces, routes and translations are equal, and have NSGs of the same ids. It looks at every field there is,
-// so that one that comes later counts too.
-func (s *Set) SameButRules(other *Set) bool {
+// Difference says how far two policies differ, beside what their NSGs and rule collections say.
+type Difference struct {
+	// Elsewhere says that anything but network interfaces differs: a network, a route or a translation.
+	Elsewhere bool
+	// Interfaces are the ids, in lower case, of the network interfaces that differ, or that only one policy has.
+	Interfaces map[string]bool
+}
+
+// Differs compares two policies. Their NSGs are alike here when their ids are; so are lists of network interfaces
+// in another order. It looks at every field there is, so that one that comes later counts too.
+func (s *Set) Differs(other *Set) Difference {
 	c := comparison{seen: map[pointers]bool{}}
-	return c.same(reflect.ValueOf(s), reflect.ValueOf(other))
+	d := Difference{Interfaces: map[string]bool{}}
+	if d.Elsewhere = !c.same(reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()) || !s.sameTagsOfWays(other); d.Elsewhere {
+		return d
+	}
+	before := make(map[string]*NetworkInterface, len(other.NetworkInterfaces))
+	for _, nic := range other.NetworkInterfaces {
+		before[strings.ToLower(nic.ID)] = nic
+	}
+	for _, nic := range s.NetworkInterfaces {
+		id := strings.ToLower(nic.ID)
+		if was := before[id]; was == nil || was != nic && !c.sameFields(reflect.ValueOf(nic).Elem(), reflect.ValueOf(was).Elem()) {
+			d.Interfaces[id] = true
+		}
+		delete(before, id)
+	}
+	for id := range before {
+		d.Interfaces[id] = true
+	}
+	return d
+}
+
+// sameTagsOfWays compares the service tags that routes and service endpoints name.
+func (s *Set) sameTagsOfWays(other *Set) bool {
+	for _, t := range s.RouteTables {
+		for i := range t.Routes {
+			if tag := t.Routes[i].Tag; !slices.Equal(s.ServiceTags[tag], other.ServiceTags[tag]) {
+				return false
+			}
+		}
+	}
+	for _, v := range s.VirtualNetworks {
+		for _, sub := range v.Subnets {
+			for _, tag := range sub.ServiceEndpoints {
+				if !slices.Equal(s.ServiceTags[tag], other.ServiceTags[tag]) {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 // pointers are two values that are compared already, or are being compared.
@@ -22,10 +70,11 @@ type pointers struct{ a, b unsafe.Pointer }
 type comparison struct{ seen map[pointers]bool }
 
 var (
+	typeOfSet    = reflect.TypeFor[Set]()
+	typeOfNIC    = reflect.TypeFor[NetworkInterface]()
 	typeOfNSG    = reflect.TypeFor[ruleset.NSG]()
 	typeOfAddr   = reflect.TypeFor[netip.Addr]()
 	typeOfPrefix = reflect.TypeFor[netip.Prefix]()
-	typeOfIndex  = reflect.TypeFor[index[NetworkInterface]]()
 )
 
 func (c *comparison) same(a, b reflect.Value) bool {
@@ -34,19 +83,12 @@ func (c *comparison) same(a, b reflect.Value) bool {
 		return c.samePointers(a, b)
 	case reflect.Struct:
 		switch a.Type() {
-		case typeOfNSG:
+		case typeOfNSG, typeOfNIC: // who lists them compares the rest
 			return a.FieldByName("ID").String() == b.FieldByName("ID").String()
 		case typeOfAddr, typeOfPrefix:
 			return a.Equal(b)
-		case typeOfIndex: // says nothing that the list does not
-			return true
 		}
-		for i := range a.NumField() {
-			if !c.same(a.Field(i), b.Field(i)) {
-				return false
-			}
-		}
-		return true
+		return c.sameFields(a, b)
 	case reflect.Slice:
 		if a.Len() != b.Len() {
 			return false
@@ -72,6 +114,22 @@ func (c *comparison) same(a, b reflect.Value) bool {
 	}
 	return a.Equal(b)
 }
+
+// sameFields compares structs. Differs compares some fields of a policy by itself.
+func (c *comparison) sameFields(a, b reflect.Value) bool {
+	for i := range a.NumField() {
+		if a.Type() == typeOfSet && slices.Contains(apart[:], a.Type().Field(i).Name) {
+			continue
+		}
+		if !c.same(a.Field(i), b.Field(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+// apart are the fields of a Set that Differs compares by itself, and the index of one of them.
+var apart = [...]string{"NetworkInterfaces", "ServiceTags", "nics"}
 
 func (c *comparison) samePointers(a, b reflect.Value) bool {
 	p := pointers{a.UnsafePointer(), b.UnsafePointer()}

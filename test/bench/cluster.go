@@ -21,6 +21,7 @@ type clusterOptions struct {
 	losses int
 	lease  time.Duration
 	rate   int
+	row    string // part of a row's name; empty: all
 }
 
 const (
@@ -28,6 +29,8 @@ const (
 	etcdHost    = "bench-etcd" // a network namespace
 	etcdAddress = "192.168.99.254"
 	etcdURL     = "http://" + etcdAddress + ":2379"
+	// farGuest and farGuestElse are the namespaces of vm3 at its two hosts.
+	farGuest, farGuestElse = "bench-vm3", "bench-vm3-else"
 	// clusterPatience bounds how long a cluster may take until it is as it should be.
 	clusterPatience = time.Minute
 )
@@ -35,6 +38,7 @@ const (
 // clusterHost is a host of the cluster, with one network interface.
 type clusterHost struct {
 	name, address, nic, guest string
+	device                    string      // of the network interface in guest
 	run                       *background // nil: it is dead
 }
 
@@ -44,6 +48,8 @@ type clusterRig struct {
 	binary string
 	lease  time.Duration
 	goOn   bool
+	// shared says that vm3 is one machine, with a device of each of its hosts: the one that it leaves goes.
+	shared bool
 	etcd   *background // nil: it is dead
 	hosts  []*clusterHost
 }
@@ -54,9 +60,9 @@ func newClusterRig(binary string, lease time.Duration) (*clusterRig, error) {
 		return nil, err
 	}
 	c := &clusterRig{binary: binary, lease: lease, hosts: []*clusterHost{
-		{name: "bench-h1", address: "192.168.99.1", nic: "vm1-nic", guest: "bench-vm1"},
-		{name: "bench-h2", address: "192.168.99.2", nic: "vm3-nic", guest: "bench-vm3"},
-		{name: "bench-h3", address: "192.168.99.3", nic: "vm3-nic", guest: "bench-vm3-else"},
+		{name: "bench-h1", address: "192.168.99.1", nic: "vm1-nic", guest: "bench-vm1", device: "eth0"},
+		{name: "bench-h2", address: "192.168.99.2", nic: "vm3-nic", guest: farGuest, device: "eth0"},
+		{name: "bench-h3", address: "192.168.99.3", nic: "vm3-nic", guest: farGuestElse, device: "eth0"},
 	}}
 	if err := os.MkdirAll(clusterDir, 0o755); err != nil {
 		return nil, err
@@ -95,10 +101,15 @@ func (c *clusterRig) killEtcd(empty bool) error {
 	return nil
 }
 
+// nsgctl is a verb of nsgctl cluster.
+func (c *clusterRig) nsgctl(verb string, args ...string) *exec.Cmd {
+	args = append([]string{"--net=/run/netns/" + etcdHost, filepath.Join(filepath.Dir(c.binary), "nsgctl"), "cluster", verb, "--endpoints", etcdURL}, args...)
+	return exec.Command("nsenter", args...)
+}
+
 // ctl runs a verb of nsgctl cluster.
 func (c *clusterRig) ctl(verb string, args ...string) ([]byte, error) {
-	args = append([]string{"--net=/run/netns/" + etcdHost, filepath.Join(filepath.Dir(c.binary), "nsgctl"), "cluster", verb, "--endpoints", etcdURL}, args...)
-	out, err := exec.Command("nsenter", args...).CombinedOutput()
+	out, err := c.nsgctl(verb, args...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("nsgctl cluster %s: %w: %s", verb, err, out)
 	}
@@ -147,8 +158,8 @@ func (c *clusterRig) start(h *clusterHost) (err error) {
 		onLost = "goOn"
 	}
 	config := filepath.Join(clusterDir, h.name+".yaml")
-	text := fmt.Sprintf("cluster: {endpoints: [%q], host: %s, underlay: %s, lease: %v, onLost: %s, cache: %s}\nattachments:\n- {networkInterface: %s, netns: %s, device: eth0, mtu: 1450}\nmetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
-		etcdURL, h.name, h.address, c.lease, onLost, filepath.Join(h.dir(), "cache"), h.nic, h.guest, h.socket())
+	text := fmt.Sprintf("cluster: {endpoints: [%q], host: %s, underlay: %s, lease: %v, onLost: %s, cache: %s}\nattachments:\n- {networkInterface: %s, netns: %s, device: %s, mtu: 1450}\nmetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
+		etcdURL, h.name, h.address, c.lease, onLost, filepath.Join(h.dir(), "cache"), h.nic, h.guest, h.device, h.socket())
 	if err := errors.Join(os.MkdirAll(h.dir(), 0o700), os.WriteFile(config, []byte(text), 0o644)); err != nil {
 		return err
 	}
@@ -184,6 +195,29 @@ func (h *clusterHost) status() (carries, registered bool, pid int) {
 	}
 	k := s.Cluster
 	return len(k.Attached) == 1 && (k.CarriesSeconds == nil || *k.CarriesSeconds > 0), k.Registered && k.Connected, s.PID
+}
+
+// share makes vm3 one machine that its hosts have in turn, or one at each.
+func (c *clusterRig) share(shared bool) {
+	last := c.hosts[2]
+	if last.guest, last.device = farGuestElse, "eth0"; shared {
+		last.guest, last.device = farGuest, "eth1"
+	}
+	c.shared = shared
+}
+
+// move moves vm3 to another host. Until then its routes by the device that goes are others than those that the next
+// host brings, which would be refused.
+func (c *clusterRig) move(from, to *clusterHost) error {
+	lines := ""
+	for _, all := range [][3]string{{"0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"}, {"::/0", "::/1", "8000::/1"}} {
+		lines += fmt.Sprintf("ip -n %[1]s route del %[3]s dev %[2]s\nip -n %[1]s route add %[4]s dev %[2]s\nip -n %[1]s route add %[5]s dev %[2]s\n", from.guest, from.device, all[0], all[1], all[2])
+	}
+	err := script(lines)
+	if err == nil {
+		_, err = c.ctl("move", from.nic, to.name)
+	}
+	return err
 }
 
 // holder is the host that carries vm3, and standby the other one.

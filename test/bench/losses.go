@@ -17,7 +17,9 @@ type loss struct {
 	name string
 	// moves says that vm3 is at another host in the end: its connections end with it.
 	moves, goOn bool
-	do          func(c *clusterRig, holder, standby *clusterHost) error
+	// shared says that vm3 stays one machine, whichever host has it.
+	shared bool
+	do     func(c *clusterRig, holder, standby *clusterHost) error
 }
 
 // losses are the rows, in this order.
@@ -55,7 +57,9 @@ var losses = []loss{
 	{name: "a host stopped past its lease, and continued", moves: true, do: func(_ *clusterRig, holder, standby *clusterHost) error {
 		return errors.Join(holder.signal(syscall.SIGSTOP), standby.takesOver(), holder.signal(syscall.SIGCONT))
 	}},
-	// A row for a network interface that moves goes here.
+	{name: "vm3 moves to another host, and back", shared: true, do: func(c *clusterRig, holder, standby *clusterHost) error {
+		return errors.Join(c.move(holder, standby), wait(after), c.move(standby, holder))
+	}},
 }
 
 func wait(d time.Duration) error { time.Sleep(d); return nil }
@@ -104,6 +108,9 @@ func runLosses(binary string, o clusterOptions) error {
 	fmt.Println("| what happens | datagrams lost, vm1 to vm3 | vm3 to vm1 | longest silence, ms | TCP: longest silence, ms | connections ended | wrong verdicts | from two holders |")
 	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for i := range losses {
+		if !strings.Contains(losses[i].name, o.row) {
+			continue
+		}
 		if err := c.lose(&losses[i], o); err != nil {
 			return fmt.Errorf("%s: %w", losses[i].name, err)
 		}
@@ -120,8 +127,9 @@ func (c *clusterRig) end() {
 
 // lose makes a row.
 func (c *clusterRig) lose(l *loss, o clusterOptions) error {
-	if l.goOn != c.goOn {
+	if l.goOn != c.goOn || l.shared != c.shared {
 		c.goOn = l.goOn
+		c.share(l.shared)
 		for _, h := range c.hosts {
 			h.end()
 		}
@@ -130,7 +138,7 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 	var silences, stalls []float64
 	ended, wrong, doubled := 0, uint64(0), uint64(0)
 	for n := range o.losses {
-		if err := c.whole(l.moves); err != nil {
+		if err := c.whole(l.moves || l.shared); err != nil {
 			return err
 		}
 		if l.name == "etcd emptied" || n == 0 {

@@ -59,12 +59,19 @@ func main() {
 	var clusters clusterOptions
 	flag.IntVar(&clusters.losses, "losses", 0, "measure what is lost when something happens to a cluster of three hosts and an etcd, so many times each; 0: not")
 	flag.DurationVar(&clusters.lease, "lease", cluster.MinLease, "with -losses: that of the hosts")
+	flag.StringVar(&clusters.row, "row", "", "with -losses: only rows whose name has this in it")
 	flag.IntVar(&clusters.rate, "datagrams", 2000, "with -losses: datagrams a second each way")
 	var fleet fleetOptions
 	flag.IntVar(&fleet.hosts, "fleet", 0, "measure a rule change on a cluster of so many hosts, with an nsgd on each; 0: not")
 	flag.IntVar(&fleet.nics, "nics", 5000, "with -fleet: network interfaces of the policy")
 	flag.IntVar(&fleet.attached, "attached", 2, "with -fleet: network interfaces of each host")
 	flag.IntVar(&fleet.changes, "changes", 3, "with -fleet: changes")
+	var many policyOptions
+	flag.IntVar(&many.groups, "groups", 0, "measure a policy of so many network security groups, and what is asked of it; 0: not")
+	flag.IntVar(&many.rules, "rules", maxRules, "with -groups: rules of each")
+	flag.IntVar(&many.interfaces, "interfaces", 5000, "with -groups: network interfaces")
+	flag.StringVar(&many.tags, "service-tags", "", "with -groups: Microsoft's service tag file; empty: no rule names a tag")
+	flag.IntVar(&many.flows, "live", 0, "with -groups: flows that live meanwhile")
 	sizes := flag.Bool("sizes", false, "measure how long a start takes, by NICs and by flows, and how much memory nsgd needs")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -105,6 +112,9 @@ func main() {
 	}
 	if *sizes {
 		exit(runSizes(o.nsgd[0], o.rounds))
+	}
+	if many.groups > 0 {
+		exit(runPolicy(o.nsgd[0], &many, o.rounds))
 	}
 	if fleet.hosts > 0 {
 		exit(runFleet(o.nsgd[0], fleet))

@@ -363,9 +363,12 @@ func (r *restartRig) routeNowhere() error {
 }
 
 // fill begins the flows from one number up to another, of one datagram each, to addresses that nobody has.
-func (r *restartRig) fill(first, end int) error {
+func (r *restartRig) fill(first, end int) error { return fillFrom("nsgd-app", first, end) }
+
+// fillFrom is fill for a namespace.
+func fillFrom(namespace string, first, end int) error {
 	var socket net.PacketConn
-	err := tun.Do("nsgd-app", func() (err error) {
+	err := tun.Do(namespace, func() (err error) {
 		socket, err = net.ListenPacket("udp4", ":9999")
 		return err
 	})

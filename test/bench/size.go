@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 )
 
 // startPatience bounds how long a start may take that is measured.
@@ -113,42 +112,16 @@ func (b *background) answers(began time.Time, last int) (time.Duration, error) {
 	return 0, errors.New("no daemon answers")
 }
 
-// writeMany writes a policy with NICs, each with one of a hundred groups of a hundred rules, and a configuration that attaches
-// the first of them.
+// writeMany writes a policy of a hundred groups of a hundred rules, and a configuration that attaches the first NICs.
 func writeMany(dir string, nics, attached int) (config string, err error) {
-	const groups, rules = 100, 100
-	list := make([]rule, rules)
-	for i := range list {
-		list[i] = rule{allow: i%2 == 0, protocol: "tcp", source: fmt.Sprintf("192.0.%d.0/24", i), dest: "10.0.0.0/16", ports: 1000 + 2*i, portsLast: 1001 + 2*i}
-	}
-	documents := []object{{
-		"type": "Microsoft.Network/virtualNetworks", "name": "vnet", "location": "westeurope",
-		"properties": object{"addressSpace": object{"addressPrefixes": []string{"10.0.0.0/16"}},
-			"subnets": []object{{"name": "subnet", "properties": object{"addressPrefix": "10.0.0.0/17"}}}},
-	}}
-	for i := range groups {
-		documents = append(documents, armGroup(fmt.Sprint("group", i), "Inbound", list))
-	}
-	var attachments []string
-	for i := range nics {
-		name := fmt.Sprint("nic", i)
-		at := i + 4 // Azure keeps the first addresses of a subnet
-		documents = append(documents, armInterface(name, "vnet/subnet", fmt.Sprintf("10.0.%d.%d", at/250, at%250+4), fmt.Sprint("group", i%groups)))
-		if i < attached {
-			attachments = append(attachments, fmt.Sprintf("- {networkInterface: %s, netns: bench-%d, create: true, device: eth%d}\n", name, i/perNamespace, i%perNamespace))
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o755); err != nil {
+	many := armtest.Policy{Groups: 100, Rules: 100, Interfaces: nics}
+	policy := filepath.Join(dir, "policy")
+	if err := errors.Join(os.Mkdir(policy, 0o755), many.Write(policy)); err != nil {
 		return "", err
 	}
-	for i, d := range documents {
-		text, err := json.Marshal(d)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "policy", fmt.Sprint(i, ".json")), text, 0o644)
-		}
-		if err != nil {
-			return "", err
-		}
+	var attachments []string
+	for i := range attached {
+		attachments = append(attachments, fmt.Sprintf("- {networkInterface: %s, netns: bench-%d, create: true, device: eth%d}\n", armtest.InterfaceName(i), i/perNamespace, i%perNamespace))
 	}
 	config = filepath.Join(dir, lab.ConfigName)
 	return config, os.WriteFile(config, []byte("policy: [policy/]\nattachments:\n"+strings.Join(attachments, "")), 0o644)
@@ -253,20 +226,16 @@ func (r *restartRig) show(how, more string) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
-	if err != nil {
-		return err
-	}
-	megabytes := func(key string) int {
-		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == key+":" {
-				n, _ := strconv.Atoi(f[1])
-				return n >> 10
-			}
-		}
-		return 0
-	}
+	megabytes := func(key string) int { return memoryIn(status.PID, key) }
 	fmt.Printf("%s, %7d flows: %4d MB resident, %4d MB of it anonymous, %4d MB shared with the store%s\n", how, status.Flows.Live,
 		megabytes("VmRSS"), megabytes("RssAnon"), megabytes("RssShmem"), more)
 	return nil
+}
+
+// memoryIn is a figure of a process's memory in megabytes; 0: there is none.
+func memoryIn(pid int, key string) (megabytes int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // of one that has ended there is none
+	_, after, _ := strings.Cut(string(text), "\n"+key+":")
+	fmt.Sscan(after, &megabytes)
+	return megabytes >> 10
 }

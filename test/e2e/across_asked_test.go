@@ -65,7 +65,8 @@ func TestAnyHostIsAskedForAll(t *testing.T) {
 		ca.Issue(name, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, byte(i+1))} })
 		s.listen[name] = fmt.Sprintf("{listen: '0.0.0.0:9647', certificate: %q, key: %q, clientCA: %q}", ca.Path(name+".crt"), ca.Path(name+".key"), ca.Path("ca.crt"))
 	}
-	s.start(t, twins(t))
+	world := twins(t)
+	s.start(t, world)
 	at := func(host string, args ...string) answer {
 		return execute(t, "nsgctl", append(args, "--socket", s.socket(host))...)
 	}
@@ -97,6 +98,23 @@ func TestAnyHostIsAskedForAll(t *testing.T) {
 			if other := at(host, question...); other != first {
 				t.Errorf("%s: at one %v\nat %s %v", strings.Join(question, " "), first, host, other)
 			}
+		}
+	}
+
+	next := t.TempDir()
+	text, err := os.ReadFile(filepath.Join(world, "policy", "world.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(next, "world.json"), strings.ReplaceAll(string(text), `"destinationPortRange": "80"`, `"destinationPortRange": "8080"`))
+	compare := []string{"diff", "--running", next, "--query", "changes[].[kind,direction,networkInterfaces,boxes]", "-o", "json"}
+	first := at("one", compare...)
+	if first.code != 0 || !strings.Contains(first.stdout, "second-b-nic") || !strings.Contains(first.stdout, "8080") {
+		t.Errorf("a policy that opens another port in the second network: %v", first)
+	}
+	for _, host := range acrossHosts[1:] { // the second one has nothing of that network
+		if other := at(host, compare...); other != first {
+			t.Errorf("%s: at one %v\nat %s %v", strings.Join(compare, " "), first, host, other)
 		}
 	}
 

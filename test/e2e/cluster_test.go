@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,13 +21,20 @@ type fleet struct {
 	hosts     []string // in the order of their addresses
 	dir       string
 	client    string
-	prefix    string // of keys; empty: the usual one
+	prefix    string   // of keys; empty: the usual one
+	tls       []string // flags of nsgctl cluster that say who asks
 	arguments []string
 	etcd      *exec.Cmd
 }
 
 // startFleet starts etcd. The test is skipped where there is none.
 func startFleet(t *testing.T) *fleet {
+	t.Helper()
+	return startFleetWith(t, func(*fleet) {})
+}
+
+// startFleetWith is startFleet with more arguments of etcd, or another client.
+func startFleetWith(t *testing.T, more func(*fleet)) *fleet {
 	t.Helper()
 	needWorld(t)
 	if _, err := exec.LookPath("etcd"); err != nil {
@@ -41,6 +49,7 @@ func startFleet(t *testing.T) *fleet {
 	peer := freeEtcdURL(t)
 	f.arguments = []string{"--data-dir", filepath.Join(f.dir, "etcd"), "--listen-client-urls", f.client, "--advertise-client-urls", f.client, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--log-level", "error"}
+	more(f)
 	f.startEtcd()
 	t.Cleanup(f.killEtcd)
 	return f
@@ -78,7 +87,7 @@ func (f *fleet) killEtcd() {
 
 // asked are the arguments of a cluster verb.
 func (f *fleet) asked(args ...string) []string {
-	return append(append([]string{"cluster"}, args...), "--endpoints", f.client)
+	return slices.Concat([]string{"cluster", "--endpoints", f.client}, f.tls, args)
 }
 
 func (f *fleet) ctl(args ...string) string { f.t.Helper(); return nsgctl(f.t, f.asked(args...)...) }

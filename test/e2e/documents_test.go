@@ -24,7 +24,7 @@ var notRun = map[string]string{
 	"install":    "changes the machine outside the checkout",
 	"qemu":       "starts a virtual machine; TestVirtualMachines does so",
 	"terminal":   "waits for keys",
-	"etcd":       "needs etcd with TLS and users; TestHostsOfAClusterCarryOnePolicy has one without",
+	"etcd":       "needs etcd with TLS and users; TestRolesOfEtcdSuffice runs the block of roles",
 	"prometheus": "needs Prometheus; make test runs scripts/promcheck in a part of its own",
 	"make":       "builds, or checks everything: its targets and the names of tests must exist",
 	"go":         "builds tests, or takes long: the names of tests must exist",

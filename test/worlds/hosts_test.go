@@ -313,6 +313,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
 		why = "an appliance makes up an address, and sends from it to the internet"
+	case answer && passes && x.drop == packet.DropNoRoute && l.arrives.Src != l.sent.Src && c.one.routesNowhere(from, &l.sent):
+		why = "a load balancer's frontend is peered with the client and its backend is not: no route leads the answer to the client's host"
 	case answer && passes && !c.one.snapshot.Routed() && !c.one.owns(l.to, l.arrives.Dst):
 		why = "an appliance makes up an address that no route leads back to"
 	case x.to == from && x.outlet && (passes && l.to == from || l.drop == packet.DropRule && x.drop == packet.NotDropped):
@@ -322,6 +324,16 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 	}
 	r.excused[why]++
 	return true
+}
+
+// routesNowhere reports that no route leads a NIC's packet to its destination.
+func (b *built) routesNowhere(from int, p *packet.Packet) bool {
+	src := b.snapshot.Admit(b.snapshot.Attachments[from], p.Src)
+	if src == nil {
+		return false
+	}
+	to, _ := b.snapshot.Route(src, p.Src, p.Dst)
+	return to == nil
 }
 
 // fragmentsOf are a packet with more payload in two fragments.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -61,7 +62,7 @@ func device(h *netlink.Handle, s *State, mtu int) (netlink.Link, error) {
 		if v, ok := l.(*netlink.Vxlan); ok && l.Attrs().Name == s.Device && v.Port == int(s.Port) && v.FlowBased && l.Attrs().EncapType == encapsulation {
 			return l, settle(h, l, mtu)
 		}
-		if err := h.LinkDel(l); gone(err) != nil { // of an earlier state: it may hold the port
+		if err := h.LinkDel(l); program.Gone(err) != nil { // of an earlier state: it may hold the port
 			return nil, fmt.Errorf("device %q: remove: %w", l.Attrs().Name, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/tun/program"
 )
 
 // A reader of the map finds the old host of a prefix or the new one, at any moment.
@@ -16,7 +17,7 @@ func TestAnEntryChangesAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer program.Close(p)
 	key := networkOf(red, prefixOf("10.0.1.4"))
 	have := map[network]address{}
 	move := func(holder byte) {

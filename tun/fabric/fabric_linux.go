@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/program"
 )
 
 // Fabric is what carries packets between hosts in one network namespace. Safe for concurrent use.
@@ -226,7 +227,7 @@ func (f *Fabric) Leave() {
 		f.teller = nil
 	}
 	if f.programs != nil {
-		f.programs.close()
+		program.Close(f.programs)
 		f.programs = nil
 	}
 }
@@ -266,7 +267,7 @@ func sweep(namespace string, used bool) (removed []string, err error) {
 		var errs []error
 		for _, l := range devices {
 			removed = append(removed, l.Attrs().Name)
-			errs = append(errs, gone(h.LinkDel(l)))
+			errs = append(errs, program.Gone(h.LinkDel(l)))
 		}
 		for _, l := range tuns {
 			errs = append(errs, detach(h, l))

@@ -3,21 +3,15 @@ package fabric
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Filters of the fabric are at ingress. The handle says who made the clsact qdisc, so that what was there before stays.
-const (
-	filterPriority = 1
-	handleOwn      = 1 // the fabric made it
-	handleShared   = 2 // it was there
-	clsact         = "clsact"
-)
+// Filters of the fabric are at ingress.
 
 // filterOf is the fabric's filter at a link; nil: none. others is the number of other filters there.
 func filterOf(h *netlink.Handle, l netlink.Link) (ours *netlink.BpfFilter, others int, err error) {
@@ -37,11 +31,6 @@ func filterOf(h *netlink.Handle, l netlink.Link) (ours *netlink.BpfFilter, other
 	return ours, others, nil
 }
 
-func qdisc(l netlink.Link) *netlink.GenericQdisc {
-	return &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
-}
-
 // attach puts a program at a link's ingress. One of the fabric that is there is replaced in place, so that no packet
 // passes in between.
 func attach(h *netlink.Handle, l netlink.Link, p *ebpf.Program, name string) error {
@@ -53,21 +42,18 @@ func attach(h *netlink.Handle, l netlink.Link, p *ebpf.Program, name string) err
 	if err != nil {
 		return err
 	}
-	handle := uint32(handleShared)
+	handle := uint32(program.HandleShared)
 	if there != nil {
 		if id, ok := info.ID(); ok && there.Id == int(id) {
 			return nil
 		}
 		handle = there.Handle
-	} else if err := h.QdiscAdd(qdisc(l)); err == nil {
-		handle = handleOwn
+	} else if err := h.QdiscAdd(program.Qdisc(l)); err == nil {
+		handle = program.HandleOwn
 	} else if !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("device %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
+		return fmt.Errorf("device %q: add qdisc %s: %w", l.Attrs().Name, program.Clsact, err)
 	}
-	f := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
-		Fd:          p.FD(), Name: name, DirectAction: true,
-	}
+	f := program.Filter(l, netlink.HANDLE_MIN_INGRESS, handle, p, name)
 	if err := h.FilterReplace(f); err != nil {
 		return fmt.Errorf("device %q: attach %s: %w", l.Attrs().Name, name, err)
 	}
@@ -80,20 +66,12 @@ func detach(h *netlink.Handle, l netlink.Link) error {
 	if err != nil || f == nil {
 		return err
 	}
-	errs := []error{gone(h.FilterDel(f))}
-	if f.Handle == handleOwn && others == 0 {
-		errs = append(errs, gone(h.QdiscDel(qdisc(l))))
+	errs := []error{program.Gone(h.FilterDel(f))}
+	if f.Handle == program.HandleOwn && others == 0 {
+		errs = append(errs, program.Gone(h.QdiscDel(program.Qdisc(l))))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("device %q: remove filters: %w", l.Attrs().Name, err)
 	}
 	return nil
-}
-
-// gone takes for done what somebody else did before, or what ended with its device.
-func gone(err error) error {
-	if slices.ContainsFunc([]error{unix.ENOENT, unix.ENODEV, unix.EINVAL}, func(e error) bool { return errors.Is(err, e) }) {
-		return nil
-	}
-	return err
 }

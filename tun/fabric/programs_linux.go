@@ -1,15 +1,11 @@
 package fabric
 
 import (
-	"bytes"
 	_ "embed"
-	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 )
 
@@ -38,30 +34,11 @@ type programs struct {
 
 // load loads the programs, with the maps of an earlier run where they fit.
 func load(earlier map[string]*ebpf.Map) (*programs, error) {
-	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
-		return nil, err
-	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
-	if err != nil {
-		return nil, fmt.Errorf("programs: %w", err)
-	}
-	fits := true
-	for name, m := range earlier {
-		fits = fits && spec.Maps[name] != nil && spec.Maps[name].Compatible(m) == nil
-	}
-	options := ebpf.CollectionOptions{}
-	if fits {
-		options.MapReplacements = earlier
-	}
 	p := &programs{}
-	if err := spec.LoadAndAssign(p, &options); err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.19 or newer)", err)
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
-		}
-		return nil, fmt.Errorf("load programs: %w", err)
+	err := program.Load(&program.Wanted{Object: object, Earlier: earlier,
+		Kernel: "a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.19 or newer)", Rights: "root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"}, p)
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -72,7 +49,8 @@ func earlierMaps(filters []*netlink.BpfFilter) (found map[string]*ebpf.Map, err 
 	found = map[string]*ebpf.Map{}
 	var run ebpf.MapID
 	for _, f := range filters {
-		more, err := mapsOf(ebpf.ProgramID(f.Id))
+		more := map[string]*ebpf.Map{}
+		err := program.Maps(ebpf.ProgramID(f.Id), prefix, more)
 		if err == nil && more[prefix+"settings"] != nil {
 			var about *ebpf.MapInfo
 			if about, err = more[prefix+"settings"].Info(); err == nil {
@@ -106,42 +84,5 @@ func earlierMaps(filters []*netlink.BpfFilter) (found map[string]*ebpf.Map, err 
 func closeAll(list map[string]*ebpf.Map) {
 	for _, m := range list {
 		m.Close()
-	}
-}
-
-// mapsOf are the maps of a program.
-func mapsOf(id ebpf.ProgramID) (found map[string]*ebpf.Map, err error) {
-	program, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return nil, err
-	}
-	defer program.Close()
-	info, err := program.Info()
-	if err != nil {
-		return nil, err
-	}
-	found = map[string]*ebpf.Map{}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
-		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			return found, err
-		}
-		about, err := m.Info()
-		if err != nil || !strings.HasPrefix(about.Name, prefix) || found[about.Name] != nil {
-			m.Close()
-			continue
-		}
-		found[about.Name] = m
-	}
-	return found, nil
-}
-
-// close gives the descriptors back. What filters use stays.
-func (p *programs) close() {
-	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Settings, p.Devices, p.Tunnels, p.Routes, p.Senders, p.Members, p.Counts, p.Refused,
-	} {
-		c.Close()
 	}
 }

@@ -1,29 +1,23 @@
 package fabric
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/nsgd/nsgd/tun/nft"
 )
 
 // table is the fabric's table of nftables, of the family inet.
 const table = "nsgd_fabric"
 
-// nftPatience bounds a run of nft, which takes milliseconds.
-const nftPatience = 10 * time.Second
-
 // ownCounters is what nft lists of the fabric's table alone.
 const ownCounters = "counter strangers {"
 
-// errTheirs: the fabric neither replaces nor removes what somebody else made.
-var errTheirs = errors.New("of nft is somebody else's, and nsgd needs the name: give that table another one")
+// inetTable is its name to nft.
+const inetTable = "inet " + table
 
 // rules are the table without the elements of its sets. Hooks that drop come before everything else of nftables: raw is
 // -300. Input has whole packets alone, so that each has its port. Outer packets are not tracked: each flow inside has a
@@ -98,9 +92,9 @@ func (f *Fabric) shut(s *State) error {
 	case intact && r == f.rules && e == f.elements:
 		return nil
 	case intact && r == f.rules:
-		_, err = nft(e)
+		_, err = nft.Run(e)
 	default:
-		_, err = nft("table inet " + table + "\ndelete table inet " + table + "\n" + r + e)
+		_, err = nft.Run("table inet " + table + "\ndelete table inet " + table + "\n" + r + e)
 	}
 	if err == nil {
 		now, err = listed()
@@ -113,37 +107,21 @@ func (f *Fabric) shut(s *State) error {
 	return nil
 }
 
-// listed is the table as nft lists it, without counters; empty: there is none. It fails with errTheirs when it is
+// listed is the table as nft lists it, without counters; empty: there is none. It fails with nft.ErrTheirs when it is
 // somebody else's.
 func listed() (string, error) {
-	tables, err := nft("list tables")
-	if err != nil || !strings.Contains(tables, "table inet "+table+"\n") {
-		return "", err
-	}
-	text, err := nft("list table inet "+table, "-s")
-	if err == nil && !strings.Contains(text, ownCounters) {
-		err = fmt.Errorf("table inet %s %w", table, errTheirs)
-	}
-	return text, err
+	list, err := nft.Tables(ownCounters, inetTable)
+	return list[inetTable], err
 }
 
-// open removes the table. It must run inside the namespace. Without nft it has made none.
-func open() (there bool, err error) {
-	text, err := listed()
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, errTheirs) || err == nil && text == "" {
-		return false, nil
-	}
-	if err == nil {
-		_, err = nft("delete table inet " + table)
-	}
-	return true, err
-}
+// open removes the table. It must run inside the namespace.
+func open() (there bool, err error) { return nft.Remove(ownCounters, inetTable) }
 
 var counted = regexp.MustCompile(`(?m)counter (strangers|past) \{\s*packets (\d+)`)
 
 // tableCounts are the packets of the table's counters. It must run inside the namespace.
 func tableCounts() (strangers, past uint64, err error) {
-	text, err := nft("list counters table inet " + table)
+	text, err := nft.Run("list counters table inet " + table)
 	for _, m := range counted.FindAllStringSubmatch(text, -1) {
 		n, _ := strconv.ParseUint(m[2], 10, 64) // digits that the kernel wrote
 		if m[1] == "past" {
@@ -153,23 +131,4 @@ func tableCounts() (strangers, past uint64, err error) {
 		}
 	}
 	return strangers, past, err
-}
-
-// nft runs commands of nft in this thread's namespace, all of them or none.
-func nft(commands string, options ...string) (printed string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), nftPatience)
-	defer cancel()
-	command := exec.CommandContext(ctx, "nft", append(options, "-f", "-")...)
-	command.Stdin = strings.NewReader(commands)
-	var out, fault bytes.Buffer
-	command.Stdout, command.Stderr = &out, &fault
-	err = command.Run()
-	if errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("%w: install nftables", err)
-	}
-	if err != nil {
-		first, _, _ := strings.Cut(strings.TrimSpace(fault.String()), "\n")
-		return "", fmt.Errorf("nft: %w: %s", err, first)
-	}
-	return out.String(), nil
 }

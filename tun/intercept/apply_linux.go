@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/nsgd/nsgd/tun/program"
 )
 
 // wanted is what the maps have to hold.
@@ -269,7 +270,7 @@ func (i *Interceptor) release(w *wanted) error {
 		delete(i.indexes, f.link.Attrs().Name)
 		delete(i.names, f.link.Attrs().Index)
 		if isKept(f.link) {
-			errs = append(errs, gone(i.handle.LinkDel(f.link)))
+			errs = append(errs, program.Gone(i.handle.LinkDel(f.link)))
 		}
 	}
 	p := i.programs

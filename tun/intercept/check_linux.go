@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 )
 
@@ -142,7 +143,7 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 	}
 	if kind := kinds[l.Attrs().Index]; kind == "" {
 		return nil
-	} else if kind != clsact {
+	} else if kind != program.Clsact {
 		return otherQdisc(kind, l)
 	}
 	for n, parent := range parents {
@@ -151,9 +152,9 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 			return fmt.Errorf("list filters: %w", err)
 		}
 		for _, f := range filters {
-			if !isOurs(f) && f.Attrs().Priority <= filterPriority {
+			if !isOurs(f) && f.Attrs().Priority <= program.Priority {
 				return fmt.Errorf("at %s a filter of priority %d decides before nsgd: give it one above %d",
-					hooks[n], f.Attrs().Priority, filterPriority)
+					hooks[n], f.Attrs().Priority, program.Priority)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/program"
 )
 
 // Detached is what Detach has removed in one namespace.
@@ -84,7 +85,7 @@ func (d *Detached) remove(h *netlink.Handle) error {
 		d.Interfaces = append(d.Interfaces, f.link.Attrs().Name)
 	}
 	for _, l := range kept {
-		errs = append(errs, gone(h.LinkDel(l)))
+		errs = append(errs, program.Gone(h.LinkDel(l)))
 		d.Devices = append(d.Devices, l.Attrs().Name)
 	}
 	slices.Sort(d.Interfaces)

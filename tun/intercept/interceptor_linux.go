@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -146,7 +147,7 @@ func (i *Interceptor) Close() {
 		i.handle.Close()
 	}
 	if i.programs != nil {
-		i.programs.close()
+		program.Close(i.programs)
 		i.programs = nil
 	}
 }

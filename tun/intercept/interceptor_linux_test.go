@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -198,7 +199,7 @@ func TestAnInterfaceThatIsNoLongerWantedOpens(t *testing.T) {
 func TestDetachLeavesWhatOthersMade(t *testing.T) {
 	r := newRig(t)
 	index := r.link("guest1").Attrs().Index
-	r.must(r.handle.QdiscAdd(&netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
+	r.must(r.handle.QdiscAdd(&netlink.GenericQdisc{QdiscType: program.Clsact, QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}))
 	r.do(func() error {
 		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "theirs"}, Mode: netlink.TUNTAP_MODE_TUN})
@@ -221,7 +222,7 @@ func TestDetachLeavesWhatOthersMade(t *testing.T) {
 	if fmt.Sprint(done) != "{[guest0 guest1] [nsgd-rest nsgd0 nsgd1] false}" {
 		t.Errorf("detached %v", done)
 	}
-	if r.qdisc("guest0") != "" || r.qdisc("guest1") != clsact {
+	if r.qdisc("guest0") != "" || r.qdisc("guest1") != program.Clsact {
 		t.Errorf("qdiscs %q and %q", r.qdisc("guest0"), r.qdisc("guest1"))
 	}
 	r.link("theirs")

@@ -1,16 +1,12 @@
 package intercept
 
 import (
-	"bytes"
 	_ "embed"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
+	"github.com/nsgd/nsgd/tun/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -85,30 +81,11 @@ func closedPort(name string) portEntry {
 
 // load loads the programs, with the maps of an earlier run where they fit.
 func load(earlier map[string]*ebpf.Map) (*programs, error) {
-	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
-		return nil, err
-	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
-	if err != nil {
-		return nil, fmt.Errorf("programs: %w", err)
-	}
-	fits := len(earlier) == len(spec.Maps)
-	for name, m := range spec.Maps {
-		fits = fits && earlier[name] != nil && m.Compatible(earlier[name]) == nil
-	}
-	options := ebpf.CollectionOptions{}
-	if fits {
-		options.MapReplacements = earlier
-	}
 	p := &programs{}
-	if err := spec.LoadAndAssign(p, &options); err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", err)
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
-		}
-		return nil, fmt.Errorf("load programs: %w", err)
+	err := program.Load(&program.Wanted{Object: object, Earlier: earlier, Whole: true,
+		Kernel: "a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", Rights: "root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"}, p)
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -118,39 +95,12 @@ func earlierMaps(links []filteredLink) (map[string]*ebpf.Map, error) {
 	found := map[string]*ebpf.Map{}
 	for _, l := range links {
 		for _, f := range l.ours {
-			if err := mapsOf(ebpf.ProgramID(f.Id), found); err != nil {
+			if err := program.Maps(ebpf.ProgramID(f.Id), prefix, found); err != nil {
 				return found, fmt.Errorf("interface %q: filter %s: %w", l.link.Attrs().Name, f.Name, err)
 			}
 		}
 	}
 	return found, nil
-}
-
-// mapsOf adds the maps of a program to found.
-func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
-	program, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return err
-	}
-	defer program.Close()
-	info, err := program.Info()
-	if err != nil {
-		return err
-	}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
-		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			return err
-		}
-		about, err := m.Info()
-		if err != nil || !strings.HasPrefix(about.Name, prefix) || found[about.Name] != nil {
-			m.Close()
-			continue
-		}
-		found[about.Name] = m
-	}
-	return nil
 }
 
 // nameOf is the name that an interface had when an earlier run attached it. A map of another layout knows none.
@@ -175,15 +125,6 @@ func (p *programs) ids() (map[int]bool, error) {
 		}
 	}
 	return ids, nil
-}
-
-// close gives the descriptors back. What filters use stays.
-func (p *programs) close() {
-	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Strangers, p.Rests, p.MACs, p.Senders, p.Peers, p.Stations, p.Routers, p.Carried, p.Counts,
-	} {
-		c.Close()
-	}
 }
 
 // entryOf is a prefix as the map of the rest has it, IPv4 in IPv6.

@@ -1,19 +1,16 @@
 package intercept
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/nft"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +18,6 @@ import (
 // table is nsgd's table of nftables, in the families bridge and inet. It drops what goes in and out at interfaces that
 // ports mean, unless nsgd's programs stand there: those that come while no nsgd runs, or before it has found them.
 const table = "nsgd"
-
-// nftPatience bounds a run of nft, which takes milliseconds.
-const nftPatience = 10 * time.Second
 
 // nftName is what nft takes as the name of an interface, without a meaning of its own.
 var nftName = regexp.MustCompile(`^[A-Za-z0-9_.:@-]+$`)
@@ -190,11 +184,11 @@ func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done st
 		return was, nil
 	}
 	const anew = "table bridge " + table + "\ndelete table bridge " + table + "\ntable inet " + table + "\ndelete table inet " + table + "\n"
-	_, err = nft(anew + narrow)
+	_, err = nft.Run(anew + narrow)
 	if err == nil {
 		return narrow, nil
 	}
-	if _, again := nft(anew + wide); again == nil {
+	if _, again := nft.Run(anew + wide); again == nil {
 		return wide, nil
 	}
 	return was, fmt.Errorf("close interfaces that come later: %w", err)
@@ -241,56 +235,13 @@ func (i *Interceptor) shutAgain() error {
 	return fmt.Errorf("tables %q of nft: %w", table, ErrMended)
 }
 
-// nft runs commands of nft in this thread's namespace, all of them or none.
-func nft(commands string) (printed string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), nftPatience)
-	defer cancel()
-	command := exec.CommandContext(ctx, "nft", "-f", "-")
-	command.Stdin = strings.NewReader(commands)
-	var out, fault bytes.Buffer
-	command.Stdout, command.Stderr = &out, &fault
-	err = command.Run()
-	if errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("%w: install nftables", err)
-	}
-	if err != nil {
-		first, _, _ := strings.Cut(strings.TrimSpace(fault.String()), "\n")
-		return "", fmt.Errorf("nft: %w: %s", err, first)
-	}
-	return out.String(), nil
-}
-
 // ownSet is what nft lists of nsgd's tables alone. A comment would say more, but kernels before 5.10 keep none.
 const ownSet = "set attached {\n\t\ttype iface_index\n"
 
-// errTheirs: nsgd neither replaces nor removes what somebody else made.
-var errTheirs = errors.New("of nft is somebody else's, and nsgd needs the name: give that table another one")
+var tables = []string{"bridge " + table, "inet " + table}
 
-// ourTables are nsgd's tables as nft lists them, by family. It fails with errTheirs when somebody else has one.
-func ourTables() (list map[string]string, err error) {
-	list = map[string]string{}
-	printed, err := nft("list tables")
-	if err != nil {
-		return list, err
-	}
-	var theirs error
-	for _, family := range []string{"bridge", "inet"} {
-		name := "table " + family + " " + table
-		if !strings.Contains(printed, name+"\n") {
-			continue
-		}
-		text, err := nft("list " + name)
-		if err != nil {
-			return list, err
-		}
-		if !strings.Contains(text, ownSet) {
-			theirs = errors.Join(theirs, fmt.Errorf("%s %w", name, errTheirs))
-			continue
-		}
-		list[family] = text
-	}
-	return list, theirs
-}
+// ourTables are nsgd's tables as nft lists them, by name. It fails with nft.ErrTheirs when somebody else has one.
+func ourTables() (map[string]string, error) { return nft.Tables(ownSet, tables...) }
 
 // isShut tells that both tables are there.
 func isShut() (bool, error) {
@@ -298,25 +249,8 @@ func isShut() (bool, error) {
 	return len(list) == 2, err
 }
 
-// open removes nsgd's tables that are there. Without nft it has made none.
-func open() (there bool, err error) {
-	list, err := ourTables()
-	if errors.Is(err, errTheirs) {
-		err = nil
-	}
-	if errors.Is(err, exec.ErrNotFound) {
-		return false, nil
-	}
-	commands := ""
-	for family := range list {
-		commands += "delete table " + family + " " + table + "\n"
-	}
-	if commands != "" {
-		_, fault := nft(commands)
-		err = errors.Join(err, fault)
-	}
-	return commands != "", err
-}
+// open removes nsgd's tables that are there.
+func open() (there bool, err error) { return nft.Remove(ownSet, tables...) }
 
 // Shut closes in a namespace what ports mean, without a policy and without programs, until Apply or Detach. What
 // nsgd's programs have stays theirs, also those of a run that goes on.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/nft"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -78,7 +79,7 @@ func (r *rig) crosses(from, to int) (arrived bool) {
 func (r *rig) tables() (printed string) {
 	r.Helper()
 	r.do(func() (err error) {
-		printed, err = nft("list tables")
+		printed, err = nft.Run("list tables")
 		return err
 	})
 	return printed
@@ -145,13 +146,13 @@ func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
 	p := Port{Interface: "p0", Shut: true, Device: "nsgd0"}
 	r.must(errors.Join(i.Guard([]Port{p}), i.Apply([]Port{p}, []Rest{rest0})))
 	before := r.tables()
-	r.do(func() error { _, err := nft("delete table bridge " + table); return err })
+	r.do(func() error { _, err := nft.Run("delete table bridge " + table); return err })
 	var told []error
 	i.mend(func(err error) { told = append(told, err) })
 	if r.tables() != before || before == "" || len(told) != 1 || !errors.Is(told[0], ErrMended) {
 		t.Errorf("tables %q, before %q; told %v", r.tables(), before, told)
 	}
-	r.do(func() error { _, err := nft("delete table bridge " + table); return err })
+	r.do(func() error { _, err := nft.Run("delete table bridge " + table); return err })
 	i.table = "" // as a later run that finds the other table
 	r.must(i.Apply(nil, []Rest{rest0}))
 	if r.tables() != "" {
@@ -185,7 +186,7 @@ func TestTablesThatSomebodyChangedComeBack(t *testing.T) {
 		"delete chain bridge nsgd send",
 	} {
 		t.Run(change, func(t *testing.T) {
-			r.do(func() error { _, err := nft(change); return err })
+			r.do(func() error { _, err := nft.Run(change); return err })
 			told := mended()
 			if now := listed(); !maps.Equal(now, before) || len(told) != 1 || !errors.Is(told[0], ErrMended) {
 				t.Errorf("told %v; tables %v, want %v", told, now, before)
@@ -201,20 +202,20 @@ func TestATableOfSomebodyElsesStays(t *testing.T) {
 	const theirs = "table inet nsgd {\n\tchain theirs {\n\t}\n}\n"
 	r := newRig(t)
 	r.bridge("br0", 0)
-	r.do(func() error { _, err := nft(theirs); return err })
+	r.do(func() error { _, err := nft.Run(theirs); return err })
 	i := r.open()
 	r.device("nsgd0")
 	r.device("nsgd-rest")
 	at := []Port{{Interface: "p0", Shut: true, Device: "nsgd0"}}
 	for name, err := range map[string]error{"guard": i.Guard(at), "apply": i.Apply(at, []Rest{rest0}), "shut": Shut(r.namespace, at)} {
-		if !errors.Is(err, errTheirs) || !strings.Contains(fmt.Sprint(err), "table inet nsgd of nft") {
+		if !errors.Is(err, nft.ErrTheirs) || !strings.Contains(fmt.Sprint(err), "table inet nsgd of nft") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
 	r.must(i.Apply(nil, []Rest{rest0})) // no port needs a table
 	r.do(func() error {
 		removed, err := open() // as a detach does
-		now, gone := nft("list table inet nsgd")
+		now, gone := nft.Run("list table inet nsgd")
 		if removed || now != theirs {
 			t.Errorf("it is %q now, removed: %v", now, removed)
 		}

@@ -3,21 +3,11 @@ package intercept
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-)
-
-// Filters of nsgd are the first of their hook. The handle says who made the clsact qdisc, so that a detach
-// leaves what was there before.
-const (
-	filterPriority = 1
-	handleOwn      = 1 // nsgd made it
-	handleShared   = 2 // it was there
-	clsact         = "clsact"
 )
 
 var (
@@ -34,7 +24,7 @@ type filteredLink struct {
 
 func isOurs(f netlink.Filter) bool {
 	b, ok := f.(*netlink.BpfFilter)
-	return ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, prefix)
+	return ok && b.Priority == program.Priority && strings.HasPrefix(b.Name, prefix)
 }
 
 // linksOf are the interfaces of a namespace. Where others come and go meanwhile the kernel says that the list may lack
@@ -129,14 +119,12 @@ func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, na
 		return err
 	}
 	index := l.Attrs().Index
-	handle := uint32(handleShared)
+	handle := uint32(program.HandleShared)
 	if kinds[index] == "" {
-		q := &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
-			LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
-		if err := h.QdiscAdd(q); err != nil {
-			return fmt.Errorf("interface %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
+		if err := h.QdiscAdd(program.Qdisc(l)); err != nil {
+			return fmt.Errorf("interface %q: add qdisc %s: %w", l.Attrs().Name, program.Clsact, err)
 		}
-		handle = handleOwn
+		handle = program.HandleOwn
 	}
 	there, err := filtersOf(h, l)
 	if err != nil {
@@ -149,13 +137,10 @@ func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, na
 		if p == nil {
 			continue
 		}
-		if kind := kinds[index]; i == 1 && kind != "" && kind != clsact { // the filter would take the place of ingress's
+		if kind := kinds[index]; i == 1 && kind != "" && kind != program.Clsact { // the filter would take the place of ingress's
 			return deafError{fmt.Errorf("interface %q: %w", l.Attrs().Name, otherQdisc(kind, l))}
 		}
-		f := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parents[i], Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
-			Fd:          p.FD(), Name: name[i], DirectAction: true,
-		}
+		f := program.Filter(l, parents[i], handle, p, name[i])
 		if err := h.FilterReplace(f); err != nil {
 			return fmt.Errorf("interface %q: attach %s: %w", l.Attrs().Name, name[i], err)
 		}
@@ -168,24 +153,14 @@ func detach(h *netlink.Handle, there filteredLink) error {
 	var errs []error
 	own := false
 	for _, f := range there.ours {
-		own = own || f.Handle == handleOwn
-		errs = append(errs, gone(h.FilterDel(f)))
+		own = own || f.Handle == program.HandleOwn
+		errs = append(errs, program.Gone(h.FilterDel(f)))
 	}
 	if own && there.others == 0 && len(there.ours) > 0 {
-		q := &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
-			LinkIndex: there.link.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
-		errs = append(errs, gone(h.QdiscDel(q)))
+		errs = append(errs, program.Gone(h.QdiscDel(program.Qdisc(there.link))))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("interface %q: remove filters: %w", there.link.Attrs().Name, err)
 	}
 	return nil
-}
-
-// gone takes for done what somebody else did before, or what ended with its interface.
-func gone(err error) error {
-	if slices.ContainsFunc([]error{unix.ENOENT, unix.ENODEV, unix.EINVAL}, func(e error) bool { return errors.Is(err, e) }) {
-		return nil
-	}
-	return err
 }

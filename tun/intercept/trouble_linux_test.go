@@ -17,6 +17,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/google/gopacket/layers"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/program"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -186,7 +187,7 @@ func TestWhatComesBeforeTheFiltersLaterIsTold(t *testing.T) {
 	i := r.open()
 	r.serve(i)
 	foreign := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: r.link("guest0").Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 5, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: r.link("guest0").Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 5, Priority: program.Priority, Protocol: unix.ETH_P_ALL},
 		Fd:          r.program(ebpf.SchedCLS, 0).FD(), Name: "foreign", DirectAction: true,
 	}
 	tests := []struct {

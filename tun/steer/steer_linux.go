@@ -1,16 +1,14 @@
 package steer
 
 import (
-	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
+	"github.com/nsgd/nsgd/tun/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -73,20 +71,12 @@ func Queues(queue, workers int, key uint64) error {
 }
 
 func load(s settingsEntry) (*programs, error) {
-	limit := rlimit.RemoveMemlock() // kernels before 5.11 count programs there, and the usual limit may be enough
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
-	if err != nil {
+	p := &programs{}
+	if err := program.Load(&program.Wanted{Object: object, Rights: "root, or CAP_BPF"}, p); err != nil {
 		return nil, fmt.Errorf("steering: %w", err)
 	}
-	p := &programs{}
-	if err := spec.LoadAndAssign(p, nil); err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w: needs root, or CAP_BPF", err)
-		}
-		return nil, errors.Join(fmt.Errorf("steering: load program: %w", err), limit)
-	}
 	if err := p.Settings.Put(uint32(0), s); err != nil {
-		return nil, errors.Join(fmt.Errorf("steering: %w", err), p.Steer.Close(), p.Settings.Close(), p.Flows.Close())
+		return nil, errors.Join(fmt.Errorf("steering: %w", err), program.Close(p))
 	}
 	return p, nil
 }

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// Each host reports twice for each policy. If all others were sent that, the work of etcd would grow with the square of the
+// hosts.
+func TestHostsAreNotSentWhatOthersReport(t *testing.T) {
+	s := newServer(t)
+	store, a, b := s.open(), newHost(t, s, "a", "nic1"), newHost(t, s, "b", "nic2")
+	eventually(t, "both are registered", func() error { return registered(store, 2) })
+	mustApply(t, store, applyOf(t, "one"))
+	a.is("one", "nic1")
+	b.is("one", "nic2")
+	eventually(t, "whoever asks sees what hosts carry", func() error {
+		v, err := store.View(t.Context())
+		for _, name := range []string{"a", "b"} {
+			if err == nil && (v.Hosts[name] == nil || v.Hosts[name].Generation != 1 || v.Hosts[name].Committed != 1) {
+				err = fmt.Errorf("%s reports %+v", name, v.Hosts[name])
+			}
+		}
+		return err
+	})
+	for _, h := range []*host{a, b} {
+		v, _, _ := h.agent.watcher.now()
+		if len(v.Hosts) != 2 || len(v.reports) > 0 || v.Hosts["a"].Generation+v.Hosts["b"].Generation > 0 {
+			t.Errorf("%s was sent reports: %+v", h.agent.Host, v.reports)
+		}
+	}
+	for _, key := range []string{store.keys.report("a"), store.keys.chunk(policyOf(t, "one").Tree)} {
+		if key >= store.keys.claims() && key < store.keys.watchEnd() {
+			t.Errorf("%s is among what hosts watch", key)
+		}
+	}
+}
+
+// The report of a host that goes is gone with it, and one whose host is not there yet waits for it.
+func TestAReportIsOfItsHost(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	put := func(key string, record any) {
+		t.Helper()
+		if _, err := store.client.Put(soon(t), key, encode(record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newWatcher(store, true)
+	go w.run(t.Context())
+	carries := func(what string, want uint64, alive bool) {
+		t.Helper()
+		eventually(t, what, func() error {
+			v, _, err := w.now()
+			if v == nil || err != nil {
+				return fmt.Errorf("no view: %v", err)
+			}
+			if h := v.Hosts["x"]; (h != nil) != alive || h != nil && h.Generation != want {
+				return fmt.Errorf("%+v", h)
+			}
+			return nil
+		})
+	}
+	put(store.keys.report("x"), &Report{Generation: 7})
+	put(store.keys.host("x"), &HostRecord{Port: 4790})
+	carries("the report was first", 7, true)
+	put(store.keys.report("x"), &Report{Generation: 8})
+	carries("another report", 8, true)
+	if _, err := store.client.Delete(soon(t), store.keys.report("x")); err != nil {
+		t.Fatal(err)
+	}
+	carries("no report", 0, true)
+	if _, err := store.client.Delete(soon(t), store.keys.host("x")); err != nil {
+		t.Fatal(err)
+	}
+	carries("no host", 0, false)
+}
+
+// Both hosts of a move carry the same policy: else flows would go on that the new host's does not allow.
+func TestNothingMovesBetweenGenerations(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	o := applyOf(t, "two")
+	o.Canary = []string{"a"}
+	o.Progress = func(step string) {
+		if step == "carried by a" {
+			m.b.refuse("two")
+		}
+	}
+	if applied, err := m.store.Apply(t.Context(), o); err != nil || len(applied.Missing) != 1 {
+		t.Fatalf("applied %+v, %v", applied, err)
+	}
+	const want = "a carries generation 2, and b carries 1"
+	if _, err := m.move("b"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("by what b reports: %v", err)
+	}
+	if _, err := m.store.client.Put(soon(t), m.store.keys.report("b"), encode(&Report{Generation: 2})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.move("b"); err == nil || !strings.Contains(err.Error(), "a: "+want) {
+		t.Errorf("by what b says in the move: %v", err)
+	}
+	m.a.is("two", "nic1", "nic2")
+}
