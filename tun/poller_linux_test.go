@@ -126,7 +126,7 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 	if err := p.Remove(1); err != nil {
 		t.Fatal(err)
 	}
-	if ready, sparse, err := p.Wait(0, nil, nil); err != nil || len(ready) != 0 || !slices.Equal(read, []int{3}) {
+	if ready, read, err := p.Wait(0, nil, nil); err != nil || len(ready) != 0 || !slices.Equal(read, []int{3}) {
 		t.Fatalf("%v, %v, %v", ready, read, err)
 	}
 	seen := map[int]bool{}
@@ -142,7 +142,7 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 		t.Errorf("%d of %d were reported", len(seen), pairs-1)
 	}
 	p.Close()
-	if sparse := p.Sparse(nil); len(sparse) != 0 {
+	if read := p.Sparse(nil); len(read) != 0 {
 		t.Errorf("a closed poller reports %v", read)
 	}
 }
