@@ -211,6 +211,22 @@ func TestWorkersWriteNoCacheLineOfEachOther(t *testing.T) {
 			if shared < flows {
 				t.Errorf("two workers that carry the same %d flows share %d cache lines", flows, shared)
 			}
+			// Flows that begin share the table's counts, its free records and its index.
+			var begun [2]map[uintptr]string
+			for worker := range begun {
+				begun[worker] = m.written(func() {
+					for flow := 2*flows + worker; flow < 4*flows; flow += 2 {
+						carry(worker, flow, false, k.begin[0])
+					}
+				})
+			}
+			owners := map[string]int{}
+			for line, owner := range begun[0] {
+				if _, ok := begun[1][line]; ok {
+					owners[strings.TrimRight(owner, "0123456789")]++
+				}
+			}
+			t.Logf("two workers that begin %d flows each share cache lines: %v", flows, owners)
 		})
 	}
 }
