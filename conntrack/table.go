@@ -1,7 +1,7 @@
 // Package conntrack is the flow table: which packets belong to a flow that the
 // rules have allowed, in what state that flow is, and when it is over.
 //
-// A flow is one record of 128 bytes and a cache line for TCP windows, without pointers. All records lie in slabs that
+// A flow is one record of 128 bytes and 32 more for TCP windows, without pointers. All records lie in slabs that
 // New allocates: memory is chosen at start, and the garbage collector has nothing to mark.
 // The kernel backs the slab's pages as they are first used.
 //
@@ -132,7 +132,7 @@ type guardedWorker struct {
 	worker *Worker
 }
 
-// New makes a table and allocates all of its memory: about 209 bytes for each flow of Max,
+// New makes a table and allocates all of its memory: about 177 bytes for each flow of Max,
 // and 64 more for one with Marks. The kernel backs what has been used.
 func New(o Options) (*Table, error) {
 	if err := o.complete(); err != nil {

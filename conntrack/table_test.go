@@ -441,7 +441,7 @@ func TestMemoryIsWhatTheDocumentationSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if each := table.Memory() / uint64(limit); each < 256 || each > 308 {
+		if each := table.Memory() / uint64(limit); each < 224 || each > 276 {
 			t.Errorf("%d bytes for each of %d flows", each, limit)
 		}
 	}

@@ -17,7 +17,6 @@ type side struct {
 	// taken is the sequence number that the side expects next (bits 32-63), and the end of what it lets
 	// the other side send (0-31).
 	taken atomic.Uint64
-	_     [2]uint64 // a flow's sides fill a cache line: the next flow may be another worker's
 }
 
 // sides are a flow's, by Direction.

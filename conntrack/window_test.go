@@ -9,8 +9,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-func TestARecordAndItsWindowsTake192Bytes(t *testing.T) {
-	if n := unsafe.Sizeof(record{}) + unsafe.Sizeof(sides{}); n > 192 {
+func TestARecordAndItsWindowsTake160Bytes(t *testing.T) {
+	if n := unsafe.Sizeof(record{}) + unsafe.Sizeof(sides{}); n > 160 {
 		t.Errorf("%d bytes", n)
 	}
 }

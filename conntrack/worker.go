@@ -131,6 +131,12 @@ func (w *Worker) Warm(hashes []uint64) {
 				r := &t.records[e.flow()]
 				r.status.Load()
 				r.links[e.direction()].Load()
+			} else {
+				refs[i] = 0
+			}
+		}
+		for _, e := range refs[:n] {
+			if e != 0 && t.records[e.flow()].proto == packet.ProtoTCP { // others have no windows
 				t.sides[e.flow()][Original].sent.Load()
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/port"
+	"github.com/nsgd/nsgd/dataplane/sweep"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -15,13 +16,11 @@ import (
 // and what the engine would have written is only counted. All else is the engine's own. It is
 // owned by one goroutine.
 type Carrier struct {
-	engine  *Engine
-	worker  *worker
-	started bool
-	now     time.Duration // since 1970
-	swept   time.Duration // when what is over was last looked for
-	slots   []uint32
-	to      int // where the last write went
+	engine *Engine
+	worker *worker
+	clock  sweep.Clock // since 1970
+	slots  []uint32
+	to     int // where the last write went
 }
 
 // Carried is what became of a packet.
@@ -46,7 +45,7 @@ type Carried struct {
 // NewCarrier makes a carrier for a policy; of the options, workers and clock are its own.
 func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c := &Carrier{}
-	o.Workers, o.Clock = 1, func() time.Duration { return c.now }
+	o.Workers, o.Clock = 1, func() time.Duration { return c.clock.Now }
 	var err error
 	if c.engine, err = New(policy, o); err != nil {
 		return nil, err
@@ -63,7 +62,7 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 // Advance is Carry of nothing: the clock moves on.
 func (c *Carrier) Advance(at time.Time) {
 	c.worker.flows.Quiesce()
-	c.advance(time.Duration(at.UnixNano()))
+	c.advance(at)
 }
 
 // Rearrange gives the engine other attachments. flows, which may be nil, takes flows along: see Arrangement.Flows. It returns
@@ -93,8 +92,8 @@ func (c *Carrier) Engine() *Engine { return c.engine }
 func (c *Carrier) Carry(at time.Time, from int, frame []byte, r *Carried) {
 	w := c.worker
 	w.flows.Quiesce()
-	c.advance(time.Duration(at.UnixNano()))
-	w.time, w.now = c.now, ticks(c.now)
+	c.advance(at)
+	w.time, w.now = c.clock.Now, ticks(c.clock.Now)
 	c.slots, c.to = c.slots[:0], -1
 	created := w.flows.Created()
 	s := c.engine.Snapshot()
@@ -144,34 +143,10 @@ func (c *Carrier) Info(f conntrack.Flow) conntrack.FlowInfo {
 func (c *Carrier) Finish() {
 	const ever = 24 * time.Hour
 	c.worker.flows.Quiesce()
-	c.engine.fragments.Expire(c.now+ever, ever)
+	c.engine.fragments.Expire(c.clock.Now+ever, ever)
 }
 
-// longestPause is a time in which ticks cannot be mistaken, whatever the timeouts.
-const longestPause = 30 * 24 * time.Hour
-
 // advance moves the clock and frees what is over, as a running engine does.
-func (c *Carrier) advance(at time.Duration) {
-	if !c.started {
-		c.started, c.now, c.swept = true, at, at
-		c.engine.flows.Expire(ticks(at), 0)
-		return
-	}
-	if at = max(at, c.now); at-c.swept < expireEvery {
-		c.now = at
-		return
-	}
-	for at-c.now > longestPause && c.engine.flows.Stats().Flows > 0 {
-		c.now += longestPause
-		c.engine.flows.Expire(ticks(c.now), conntrack.MaxFlows)
-	}
-	c.now = at
-	rounds := (at - c.swept) / expireEvery
-	c.swept = at
-	budget := conntrack.MaxFlows
-	if rounds < conntrack.MaxFlows/expireBudget {
-		budget = int(rounds) * expireBudget
-	}
-	c.engine.flows.Expire(ticks(at), budget)
-	c.engine.fragments.Expire(at, rounds*expireEvery)
+func (c *Carrier) advance(at time.Time) {
+	c.clock.Advance(time.Duration(at.UnixNano()), c.engine.flows, c.engine.fragments)
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
+	"github.com/nsgd/nsgd/dataplane/port"
+	"github.com/nsgd/nsgd/dataplane/sweep"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -76,6 +78,7 @@ type Engine struct {
 	registry  *topology.Registry
 	flows     *conntrack.Table
 	fragments *fragment.Table
+	sweeper   sweep.Sweeper
 	workers   []*worker
 	counters  counter.Sets // the workers'
 	lanes     *lane.Lanes
@@ -89,8 +92,7 @@ type Engine struct {
 	inUse     []bool            // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
 	reclaimed uint64            // see topology.Snapshot.Reclaimed
 	left      map[int]departure // by slot: that is vacant
-	departed  counter.Departed
-	cells     counter.Numbers
+	ledger    port.Ledger
 
 	desks errand.Desks // the workers'
 
@@ -136,9 +138,10 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.counters, err = counter.OpenAll(o.Now, o.Continuity.Slabs(), o.Workers, lost); err != nil {
 		return nil, err
 	}
-	e.resumeCells()
+	e.ledger = port.Ledger{Counters: e.counters, Store: o.Continuity}
+	e.ledger.Resume()
 	for _, a := range s.Attachments {
-		first.ports = append(first.ports, e.newPort(a.Identity()))
+		first.ports = append(first.ports, e.ledger.Port(a.Identity()))
 	}
 	e.setting.Store(first)
 	e.resumeFlows(&o.Flows, s)
@@ -156,6 +159,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.fragments, err = fragment.New(o.Fragments); err != nil {
 		return nil, err
 	}
+	e.sweeper = sweep.Sweeper{Flows: e.flows, Fragments: e.fragments, Faults: e.faults, Clock: e.clock}
 	for i := range o.Workers {
 		w := newWorker(e, i)
 		e.workers, e.desks.Each = append(e.workers, w), append(e.desks.Each, &w.errands)
@@ -248,7 +252,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		})
 	}
-	running.Go(func() { e.expire(ctx) })
+	running.Go(func() { e.sweeper.Run(ctx) })
 	running.Go(e.followAdopted)
 	<-ctx.Done()
 	for _, w := range e.workers {
@@ -262,37 +266,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-const (
-	// expireEvery and expireBudget walk over a full table of a million records in
-	// five seconds; a record that has timed out is absent before it is freed.
-	expireEvery  = 100 * time.Millisecond
-	expireBudget = 20_000
-)
-
-// expire frees what has timed out, in bounded steps.
-func (e *Engine) expire(ctx context.Context) {
-	tick := time.NewTicker(expireEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			e.sweep()
-		}
-	}
-}
-
-// sweep frees some of what has timed out. A panic at a flow costs the rest of the step, and the next one begins behind it.
-// Inside a step of a table the process ends: another worker would wait for ever for a lock.
-func (e *Engine) sweep() {
-	e.faults.Try(fault.Expiry, func() {
-		defer fault.EndIf(e.flows.SweepMidway)
-		e.flows.Expire(e.Now(), expireBudget)
-	})
-	e.fragments.Expire(e.clock(), expireEvery)
 }
 
 // CarryUntil has the engine carry nothing from a moment of Clock on, whatever happens to whoever would have to stop it: a

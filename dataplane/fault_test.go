@@ -53,7 +53,7 @@ func TestASweepGoesOnBehindAFlowAtWhichItPanics(t *testing.T) {
 	close(r.engine.silent) // so that reset panics
 	r.clock += 6 * time.Minute
 	for range connections {
-		r.engine.sweep()
+		r.engine.sweeper.Step()
 	}
 	if n := r.engine.Flows().Stats().Flows; n != 0 {
 		t.Errorf("%d flows are left", n)
@@ -74,7 +74,7 @@ func TestAPanicWhileRecordsAreReclaimedEndsTheProcess(t *testing.T) {
 	r.clock += time.Hour
 	r.engine.workers[0].flows.Park()
 	for range 5 {
-		recovering(r.engine.sweep)
+		recovering(r.engine.sweeper.Step)
 	}
 }
 

@@ -66,6 +66,7 @@ func (w *worker) carryAgain(one []slot, prepared bool) {
 	if !prepared {
 		w.prepare(from, one)
 	}
+	one[0].follows = false // no group ends a streak here
 	w.passage.carry(s, from, &one[0])
 	w.sendTrains()
 }

@@ -69,6 +69,37 @@ func TestAPanicCostsOnePacket(t *testing.T) {
 	}
 }
 
+// TestAPanicWithinAStreakLosesNoCount injects a fault between packets of one flow, which are counted together.
+func TestAPanicWithinAStreakLosesNoCount(t *testing.T) {
+	const packets = 8
+	for fault := range packets {
+		r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+		w := r.engine.workers[0]
+		writes := 0
+		w.queues[vm2] = &tellingQueue{Queue: w.queues[vm2], written: func([]byte) {
+			if writes++; writes == fault+1 {
+				panic("a fault for a test")
+			}
+		}}
+		for range packets {
+			p := packettest.UDP(packettest.Spec{Src: addr1, Dst: addr2, SrcPort: 1000, DstPort: 53, Payload: 10})
+			r.devices[vm1].Inject(0, append(make([]byte, tun.HeaderLen), p...))
+		}
+		if _, err := w.serve(vm1, w.queues[vm1], nil); err != nil {
+			t.Fatal(err)
+		}
+		r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
+			if f.Packets != [2]uint64{packets, 0} {
+				t.Errorf("write %d panics: the flow has counted %v packets, want %d", fault, f.Packets, packets)
+			}
+			return true
+		})
+		if w.streak.lasts {
+			t.Errorf("write %d panics: a streak lasts beyond its burst", fault)
+		}
+	}
+}
+
 // TestAPanicInsideTheFlowTableEndsTheProcess holds that nobody goes on with a table whose locks may be held.
 func TestAPanicInsideTheFlowTableEndsTheProcess(t *testing.T) {
 	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})

@@ -3,30 +3,8 @@ package dataplane
 import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/continuity"
-	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
-
-// resumeCells makes the counters of the last process's attachments those of attachments that are gone.
-func (e *Engine) resumeCells() {
-	for identity, n := range e.options.Continuity.Cells() {
-		if !e.cells.Claim(n) {
-			e.options.Continuity.ForgetCell(identity)
-			continue
-		}
-		counted := e.counters.ResumeTally(n)
-		counted.SetBefore(e.options.Continuity.KernelDrops(identity))
-		e.leave(identity, counted)
-	}
-}
-
-// leave keeps the counters of an attachment that is gone.
-func (e *Engine) leave(identity string, counted counter.Tally) {
-	if forgotten := e.departed.Keep(identity, counted); forgotten.Cells != nil {
-		e.cells.Give(forgotten.Number)
-		e.options.Continuity.ForgetCell(forgotten.Identity)
-	}
-}
 
 // resumeFlows has the flow table take over the flows of the last process.
 func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {

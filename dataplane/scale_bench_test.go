@@ -17,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/sweep"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -242,7 +243,7 @@ func BenchmarkLongestPause(b *testing.B) {
 			s := newSource(addr4)
 			e := crowd(b, n, s)
 			s.next = atRandom(n, 1)
-			pauses(b, func() { e.Flows().Expire(e.Now(), expireBudget) }, func() { burst(b, e.workers[0], s, burstPackets) })
+			pauses(b, func() { e.Flows().Expire(e.Now(), sweep.Budget) }, func() { burst(b, e.workers[0], s, burstPackets) })
 		})
 	}
 	b.Run("no table", func(b *testing.B) {
@@ -265,7 +266,7 @@ func pauses(b *testing.B, expire, f func()) {
 	stop := make(chan struct{})
 	var others sync.WaitGroup
 	others.Go(func() {
-		tick := time.NewTicker(expireEvery)
+		tick := time.NewTicker(sweep.Every)
 		defer tick.Stop()
 		for {
 			select {

@@ -44,14 +44,6 @@ func (e *Engine) AttachmentCounts() []counter.Attachment {
 	return e.setting.Load().ports.Counts()
 }
 
-// setDevice gives the port another device.
-func (e *Engine) setDevice(p *port.Port, d tun.Device) {
-	if p.SetDevice(d) {
-		receive, transmit := p.Before()
-		e.options.Continuity.SetKernelDrops(p.Identity, receive, transmit)
-	}
-}
-
 // departure says when an attachment has left its slot.
 type departure struct {
 	mark uint64 // of the flow table
@@ -62,16 +54,6 @@ type departure struct {
 func (t *setting) succeed(s, before *topology.Snapshot) {
 	s.Follow(before)
 	s.BlockSMTP = t.subscription.BlocksSMTP()
-}
-
-// newPort is that of an attachment that comes, or comes back.
-func (e *Engine) newPort(identity string) port.Port {
-	counted := e.departed.Take(identity)
-	if counted.Cells == nil {
-		counted = e.counters.NewTally(e.cells.Take())
-		e.options.Continuity.SetCell(identity, counted.Number)
-	}
-	return port.Port{Tally: counted, Identity: identity}
 }
 
 // Wanted is what an engine is to be.
@@ -203,15 +185,15 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 	ports := slices.Clone(a.base.ports)
 	for slot, identity := range a.Gone {
 		if identity != "" {
-			e.setDevice(&ports[slot], nil)
-			e.leave(identity, ports[slot].Tally)
+			e.ledger.SetDevice(&ports[slot], nil)
+			e.ledger.Leave(identity, ports[slot].Tally)
 		}
 	}
 	for slot, identity := range a.Come {
 		if identity == "" {
 			continue
 		}
-		p := e.newPort(identity)
+		p := e.ledger.Port(identity)
 		if slot == len(ports) {
 			ports = append(ports, p)
 		}
@@ -220,7 +202,7 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 		e.flows.LimitZone(uint16(slot), a.Specs[slot].Kind == topology.NetworkInterface)
 	}
 	for i, slot := range a.Slots {
-		e.setDevice(&ports[slot], devices[i])
+		e.ledger.SetDevice(&ports[slot], devices[i])
 	}
 	a.next.ports = ports
 	e.options.Continuity.SetZones(e.zones(a.Snapshot))

@@ -8,16 +8,22 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
 
 // TestAStreakIsWhatItsPacketsAreOneByOne carries the same packets of a few flows in bursts, where consecutive ones of a flow
-// share what is found and counted, and one by one, where none does. All that is counted, and every flow, must be the same.
+// share what is found and counted, and one by one, where none does. All that is counted, every flow, and what watchers are told
+// must be the same.
 func TestAStreakIsWhatItsPacketsAreOneByOne(t *testing.T) {
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		together := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
 		apart := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+		var watchers []*watch.Subscription
+		if seed%2 == 1 {
+			watchers = append(watchers, together.watch(watch.Options{}, ""), apart.watch(watch.Options{}, ""))
+		}
 		for range 6 {
 			var packets [][]byte
 			from := []int{vm1, vm4}[random.IntN(2)]
@@ -32,6 +38,11 @@ func TestAStreakIsWhatItsPacketsAreOneByOne(t *testing.T) {
 			}
 			for range 2 {
 				together.carryAll(from)
+			}
+			if len(watchers) > 0 {
+				if got, want := together.told(watchers[0]), apart.told(watchers[1]); !reflect.DeepEqual(got, want) || len(got) == 0 {
+					t.Fatalf("seed %d: %d packets from %d: told\n%v\nwant\n%v", seed, len(packets), from, got, want)
+				}
 			}
 			if got, want := together.all(), apart.all(); !reflect.DeepEqual(got, want) {
 				t.Fatalf("seed %d: %d packets from %d: got\n%v\nwant\n%v", seed, len(packets), from, got, want)
@@ -72,6 +83,14 @@ func (r *rig) carryAll(from int) {
 	for _, d := range r.devices {
 		d.Drain(0, nil)
 	}
+}
+
+// told is what a watcher was told.
+func (r *rig) told(s *watch.Subscription) (list []string) {
+	for _, e := range seen(r.t, s) {
+		list = append(list, fmt.Sprint(e.Packet.Tuple, e.Drop, e.From, e.To, e.Standing, e.Direction, e.OutOfWindow, e.Length, r.rulesOf(&e)))
+	}
+	return list
 }
 
 // all is what the engine has counted, and its flows.

@@ -70,7 +70,7 @@ var hotFunctions = []struct {
 	{"conntrack/window.go", "grant", 0, ""},
 	{"conntrack/worker.go", "Worker.LookupHash", 1, "the record is named by a number in memory"},
 	{"conntrack/worker.go", "Worker.Lives", 1, "the record is named by a number in memory"},
-	{"conntrack/worker.go", "Worker.Warm", 3, "the index leads from number to number"},
+	{"conntrack/worker.go", "Worker.Warm", 4, "the index leads from number to number"},
 	{"conntrack/worker.go", "Worker.Asks", 0, ""},
 	{"conntrack/worker.go", "Worker.Pass", 1, "the record is named by a number in memory"},
 	{"conntrack/worker.go", "Worker.Advance", 2, "the record is named by a number in memory, and its windows by the same"},

@@ -64,7 +64,9 @@ var allowedImports = map[string][]string{
 	"dataplane/fault":      {},
 	"dataplane/errand":     {"dataplane/fault"},
 	// The places of attachments in an engine.
-	"dataplane/port":  {"dataplane/counter", "dataplane/topology", "ruleset/policy", "tun"},
+	"dataplane/port": {"dataplane/continuity", "dataplane/counter", "dataplane/topology", "ruleset/policy", "tun"},
+	// Frees what has timed out.
+	"dataplane/sweep": {"conntrack", "dataplane/fault", "dataplane/fragment"},
 	"dataplane/lane":  {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
 	"dataplane/probe": {"dataplane/fault", "dataplane/topology", "tun"},
 	"dataplane/dhcp":  {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
@@ -77,7 +79,7 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/optimize", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/port", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/port", "dataplane/sweep", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	// Takes flows from one engine to another host's.
 	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane"
@@ -33,6 +36,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv(arm.ServiceTagsVariable, "")
+			env.Setenv("PUBLIC", publicCaptures())
 			if err := writeCaptures(env.WorkDir); err != nil {
 				return err
 			}
@@ -42,9 +46,24 @@ func TestScripts(t *testing.T) {
 			}
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "public" {
+				return false, fmt.Errorf("condition %q: allowed is public", name)
+			}
+			return publicCaptures() != "", nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode, "valid": valid},
 	})
 }
+
+// publicCaptures is the folder of captures that come with gopacket's source; empty where that is not at hand.
+var publicCaptures = sync.OnceValue(func() string {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/google/gopacket").Output()
+	if dir := strings.TrimSpace(string(out)); err == nil && dir != "" {
+		return filepath.Join(dir, "pcap")
+	}
+	return ""
+})
 
 // daemon serves the lab's policy on $WORK/nsgd.sock, with an engine that has no devices.
 func daemon(ts *testscript.TestScript, _ bool, _ []string) {

@@ -75,7 +75,7 @@ func (d *daemon) adoptAll(all *loaded) (a *adopted, unfit string) {
 	a, whole := &adopted{}, true
 	for i := range plan {
 		c := &plan[i]
-		queues(c, all.config.workers(), 1) // configure steers, by the key
+		queues(c, all.config.workers(), len(plan), 1) // configure steers, by the key
 		c.Offload = want
 		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
 		if device == nil {

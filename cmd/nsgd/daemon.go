@@ -219,7 +219,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	for i := range plan {
-		queues(&plan[i], d.engine.Workers(), d.steer())
+		queues(&plan[i], d.engine.Workers(), len(plan), d.steer())
 		plan[i].Warn = d.warn
 		if d.inherited.store.Exists() {
 			plan[i].TxQueueLen = waitingPackets(len(plan) * plan[i].Queues)

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // planDevices says which device each attachment needs; Queues and Offload are
@@ -73,12 +74,28 @@ func (c *Config) places() []inspect.Place {
 // opener is tun.Open in the privileged part, or a test's.
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
-// queues gives a device a queue for each worker, and one for the sparse flows of each where the kernel allows so many.
-// steer is the key of who chooses among them.
-func queues(c *tun.Config, workers int, steer uint64) {
-	if c.Queues = workers; 2*workers <= tun.MaxQueues {
+// queues gives one of so many devices a queue for each worker, and one for the sparse flows of each where the kernel and
+// the limit of descriptors allow so many. steer is the key of who chooses among them.
+func queues(c *tun.Config, workers, devices int, steer uint64) {
+	if c.Queues = workers; 2*workers <= tun.MaxQueues && uint64(devices*descriptorsOf(2*workers)+otherDescriptors) <= maxDescriptors() {
 		c.Queues, c.Steer = 2*workers, steer
 	}
+}
+
+// otherDescriptors are for all but devices: connections, logs, slabs.
+const otherDescriptors = 1000
+
+// descriptorsOf is how many descriptors a device with so many queues takes at most, with its counters: a restart has the
+// queues twice for a moment.
+func descriptorsOf(queues int) int { return 2*queues + 1 }
+
+// maxDescriptors is how many descriptors this process may have.
+func maxDescriptors() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil { // it can't fail
+		return 0
+	}
+	return limit.Cur
 }
 
 // steer is the key by which packets find their queues. It is the same in the processes that follow one another.

@@ -92,7 +92,7 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 
 // openOne opens a new device, without the routes that another one in its namespace has: taken.
 func (l *liveDevices) openOne(p tun.Config, taken map[place]bool) (tun.Device, error) {
-	queues(&p, l.workers, l.steer)
+	queues(&p, l.workers, len(l.list)+1, l.steer)
 	p.Offload, p.Warn = l.offload, l.warn
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
 		return taken[place{p.Namespace, r.String()}]

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
 )
@@ -56,6 +59,48 @@ func TestQueuesFitAsAWhole(t *testing.T) {
 		c := tun.Config{Namespace: "ns", Name: "eth0", Queues: 4, Steer: 7}
 		if fits := n.fit(&c); fits != test.fits || c.Queues != test.want.Queues || c.Steer != test.want.Steer {
 			t.Errorf("%s: %v, %d queues, steer %d", test.name, fits, c.Queues, c.Steer)
+		}
+	}
+}
+
+// Five thousand devices with four queues each have more descriptors than many a container may have.
+func TestSparseFlowsHaveNoQueuesWhereDescriptorsAreScarce(t *testing.T) {
+	most := (int(maxDescriptors()) - otherDescriptors) / descriptorsOf(4)
+	for devices, want := range map[int]tun.Config{1: {Queues: 4, Steer: 7}, most: {Queues: 4, Steer: 7}, most + 1: {Queues: 2}} {
+		var c tun.Config
+		if queues(&c, 2, devices, 7); c.Queues != want.Queues || c.Steer != want.Steer {
+			t.Errorf("%d devices: %d queues, steer %d", devices, c.Queues, c.Steer)
+		}
+	}
+}
+
+// The process before has the interface until it ends, so that none of that name can be made.
+func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	all, err := loadAll(t.Context(), filepath.Join(dir, lab.ConfigName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := all.config.Attachments[0]
+	for _, test := range []struct {
+		name   string
+		left   []string // names of queues
+		before *handshake
+		want   error
+	}{
+		{"other queues, and a process that carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), &handshake{}, errAnew},
+		{"other queues, and nobody carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), nil, nil},
+		{"another device", queueNames(a.Netns, "other0", 1, false), &handshake{}, nil},
+	} {
+		d := &daemon{inherited: &inheritance{queues: map[string]*os.File{}}, before: test.before}
+		for _, name := range test.left {
+			d.inherited.queues[name] = os.Stdin
+		}
+		if err := d.prepare(all); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || d.adopted != nil {
+			t.Errorf("%s: %v", test.name, err)
 		}
 	}
 }

@@ -280,7 +280,10 @@ func (s MoveState) String() string {
 func (s *Store) gaveUp(ctx context.Context, nic string, m *Move, last string) error {
 	_, _, at, err := s.moveStates(ctx, nic, m)
 	where := "it is at " + at
-	if err != nil {
+	switch {
+	case err == nil && at == "":
+		where = "no host has it"
+	case err != nil:
 		where = "where it is now is not known: " + err.Error()
 	}
 	return &MoveError{"", fmt.Errorf("%s has not moved in time (%s); %s", nic, last, where)}

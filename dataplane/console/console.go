@@ -42,6 +42,7 @@ type Console struct {
 	service *inspect.Service
 	now     func() time.Time
 	mux     *http.ServeMux
+	policy  string // of its pages: Content-Security-Policy
 
 	questions chan struct{} // a place each
 	captures  chan struct{} // a place each
@@ -72,7 +73,7 @@ func (c *Console) End() { c.end() }
 
 // ServeHTTP implements http.Handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	protect(w.Header())
+	protect(w.Header(), c.policy)
 	if err := checkOrigin(r); err != nil {
 		refuse(w, http.StatusForbidden, err)
 		return

@@ -78,7 +78,7 @@ func newRigOf(t *testing.T, policy string, specs []topology.Spec) *rig {
 		t.Fatal(err)
 	}
 	r.service = inspect.NewService(inspect.Options{Engine: r.engine, Policy: files, Places: make([]inspect.Place, len(specs)), Version: "test", History: remembered, Earlier: 2})
-	if r.Console, err = New(Options{Service: r.service, Pages: fstest.MapFS{"index.html": {Data: []byte("<p>index</p>")}, "main.js": {Data: []byte("main()")}, "README.md": {}}}); err != nil {
+	if r.Console, err = New(Options{Service: r.service, Pages: fstest.MapFS{"index.html": {Data: []byte(`<link rel="stylesheet" href="style.css"><p>index</p>`)}, "style.css": {Data: []byte("p { margin: 0; }")}, "main.js": {Data: []byte("main()")}, "README.md": {}}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -169,7 +169,7 @@ func TestOtherOriginsAreRefused(t *testing.T) {
 			if w.Code != tt.want {
 				t.Errorf("%s: %q: %d %s, want %d", name, path, w.Code, w.Body, tt.want)
 			}
-			if got := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'; script-src 'self'; style-src 'self';") {
+			if got := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-ZMIWxFqsI8wXm9tNjoL6Cyi5nRfO7zhfynHh3P3TR9s='; img-src") {
 				t.Errorf("%s: the page may load %q", name, got)
 			}
 		}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,16 +43,41 @@ func (c *Console) addPages(pages fs.FS) error {
 		if err != nil {
 			return err
 		}
+		var hash string
+		if name == "index.html" {
+			if plain, hash, err = withStyle(plain, pages); err != nil {
+				return err
+			}
+		}
 		p, err := newPage(contentType, plain)
 		if err != nil {
 			return err
 		}
 		if name == "index.html" {
 			name = "{$}"
+			c.policy = policyOf(hash)
 		}
 		c.mux.Handle("GET "+Path+name, p)
 	}
 	return nil
+}
+
+// styleLink names the stylesheet in a document.
+var styleLink = regexp.MustCompile(`<link rel="stylesheet" href="([a-z]+\.css)">`)
+
+// withStyle has a document's stylesheet in the document, so that a browser paints it without asking for more. hash is what
+// the policy of the pages lets pass by it; empty: the document names no stylesheet.
+func withStyle(document []byte, pages fs.FS) (whole []byte, hash string, err error) {
+	at := styleLink.FindSubmatchIndex(document)
+	if at == nil {
+		return document, "", nil
+	}
+	style, err := fs.ReadFile(pages, string(document[at[2]:at[3]]))
+	if err != nil {
+		return nil, "", err
+	}
+	sum := sha256.Sum256(style)
+	return slices.Concat(document[:at[0]], []byte("<style>"), style, []byte("</style>"), document[at[1]:]), "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", nil
 }
 
 func newPage(contentType string, plain []byte) (*page, error) {

@@ -10,12 +10,15 @@ import (
 	"strings"
 )
 
-// policy lets pages load their own files and ask their own server, and nothing else: no inline script or style, no
-// frame, no form, no other host.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// policyOf lets pages load their own files and ask their own server, and nothing else: no inline script, no inline style but the
+// one with a hash, no frame, no form, no other host.
+func policyOf(styleHash string) string {
+	style := strings.TrimSpace("'self' " + styleHash)
+	return "default-src 'none'; script-src 'self'; style-src " + style + "; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 // protect sets what browsers need to know about every answer.
-func protect(h http.Header) {
+func protect(h http.Header, policy string) {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -102,6 +103,40 @@ func TestTerraformFormatsItSo(t *testing.T) {
 	}
 	if diff := cmp.Diff(text, string(out)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// bicepFolder is where scripts/setup puts the grammar of Bicep.
+const bicepFolder = "/var/cache/nsgd/bicep"
+
+// The grammar of Bicep reads the document, whatever the texts in it are, and would not read it cut off.
+func TestTheGrammarOfBicepReadsIt(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if _, missing := os.Stat(bicepFolder + "/tree-sitter-bicep.wasm"); err != nil || missing != nil {
+		t.Skip("no node, or no grammar: scripts/setup fetches it")
+	}
+	faults := func(text string) string {
+		c := exec.CommandContext(t.Context(), node, "testdata/bicep.mjs", bicepFolder)
+		c.Stdin = strings.NewReader(text)
+		var stderr bytes.Buffer
+		c.Stderr = &stderr
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, stderr.String())
+		}
+		return string(out)
+	}
+	named, nameless := group("web-nsg"), group("other")
+	nameless.ID, nameless.Location = "", ""
+	for _, g := range []*ruleset.NSG{named, nameless} { // this grammar takes // within a text for a comment
+		g.Rules = slices.DeleteFunc(g.Rules, func(r ruleset.Rule) bool { return strings.HasPrefix(r.Description, "//") })
+	}
+	text := written(t, Bicep, named, nameless)
+	if found := faults(text); found != "" {
+		t.Errorf("%s\n%s", found, text)
+	}
+	if faults(text[:len(text)-3]) == "" {
+		t.Error("a document that is cut off is read too")
 	}
 }
 

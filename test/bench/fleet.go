@@ -79,16 +79,16 @@ func runFleet(binary string, o fleetOptions) error {
 	fmt.Printf("%d hosts with %d network interfaces each, of %d in the policy; attached after %.0f s\n", o.hosts, o.attached, o.nics, time.Since(began).Seconds())
 	time.Sleep(5 * time.Second) // placements follow claims
 	for n := range o.changes {
-		hosts, store, wrote := c.cpu(), namespaceCPU(etcdHost), etcdWrote()
+		hosts, store, wrote, sent := c.cpu(), namespaceCPU(etcdHost), etcdCounts(etcdWrote), etcdCounts(etcdSent)
 		began := time.Now()
 		committed, err := c.applyFleet(n+1, o.nics)
 		if err != nil {
 			return err
 		}
 		took := time.Since(began)
-		hosts, store, wrote = c.cpu()-hosts, namespaceCPU(etcdHost)-store, etcdWrote()-wrote
-		fmt.Printf("change %d: nsgctl cluster apply until all carry it %.2f s, %.2f s of them from the commit; processor time a host %.0f ms, etcd %.0f ms in all; etcd took %d bytes\n",
-			n+1, took.Seconds(), (took - committed.Sub(began)).Seconds(), milliseconds(hosts)/float64(o.hosts), milliseconds(store), wrote)
+		hosts, store, wrote, sent = c.cpu()-hosts, namespaceCPU(etcdHost)-store, etcdCounts(etcdWrote)-wrote, etcdCounts(etcdSent)-sent
+		fmt.Printf("change %d: nsgctl cluster apply until all carry it %.2f s, %.2f s of them from the commit; processor time a host %.0f ms, etcd %.0f ms in all; etcd took %d bytes and sent %d\n",
+			n+1, took.Seconds(), (took - committed.Sub(began)).Seconds(), milliseconds(hosts)/float64(o.hosts), milliseconds(store), wrote, sent)
 	}
 	memory := 0
 	for _, h := range c.hosts {
@@ -248,8 +248,14 @@ func pidsOf(namespace string) []string {
 	return strings.Fields(string(out))
 }
 
-// etcdWrote is how many bytes etcd was given to keep; -1: it does not say.
-func etcdWrote() int64 {
+// What etcd counts, in bytes: what it was given to keep, and what it has sent to clients.
+const (
+	etcdWrote = "etcd_debugging_mvcc_total_put_size_in_bytes"
+	etcdSent  = "etcd_network_client_grpc_sent_bytes_total"
+)
+
+// etcdCounts is a metric of etcd; -1: it does not say.
+func etcdCounts(metric string) int64 {
 	var text []byte
 	err := tun.Do(etcdHost, func() error {
 		conn, err := net.DialTimeout("tcp", strings.TrimPrefix(etcdURL, "http://"), 5*time.Second)
@@ -264,7 +270,7 @@ func etcdWrote() int64 {
 		return err
 	})
 	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "etcd_debugging_mvcc_total_put_size_in_bytes "); ok {
+		if value, ok := strings.CutPrefix(line, metric+" "); ok {
 			n, failed := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			if err == nil && failed == nil {
 				return int64(n)

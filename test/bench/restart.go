@@ -33,8 +33,8 @@ const (
 	restartSocket = stateDir + "/nsgd.sock"
 	// restartPause lies between a process that answers and the end of the next one: everything flows again.
 	restartPause = 150 * time.Millisecond
-	// standbyPause is as long where the next process stands by, which it begins to do a second after the start.
-	standbyPause = 3 * time.Second
+	// killPause is as long for a process that is killed: all that a start does is done then, and another one stands by.
+	killPause = 3 * time.Second
 	// exchangeEvery is how often a connection that is not idle says something.
 	exchangeEvery = 250 * time.Millisecond
 	// lostAfter is when a connection that does not answer is lost. TCP's own pauses between retransmissions are shorter.
@@ -50,12 +50,11 @@ var successions = map[string]func(*restartRig) error{
 
 // restartRig is the lab of translated addresses under nsgd keep, with connections and datagrams through it.
 type restartRig struct {
-	binary  string
-	standby bool // the next process stands by
-	client  *control.Client
-	pairs   []*pair
-	stream  *stream
-	before  row // sums of all kinds so far
+	binary string
+	client *control.Client
+	pairs  []*pair
+	stream *stream
+	before row // sums of all kinds so far
 }
 
 // pair is a connection with both its ends in this process.
@@ -89,7 +88,11 @@ func runRestarts(binary string, o restartOptions) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
-	b, err := startBackground(binary, "keep", fmt.Sprint("--standby=", o.standby), "--", binary, "run", "--config", config)
+	keep := []string{"keep", "--", binary, "run", "--config", config}
+	if o.standby {
+		keep = slices.Insert(keep, 1, "--standby")
+	}
+	b, err := startBackground(binary, keep...)
 	if err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func runRestarts(binary string, o restartOptions) (err error) {
 			err = fmt.Errorf("%w\n%s", err, b.log.Bytes())
 		}
 	}()
-	r := &restartRig{binary: binary, standby: o.standby, client: control.NewClient(restartSocket)}
+	r := &restartRig{binary: binary, client: control.NewClient(restartSocket)}
 	defer r.client.Close()
 	if err := poll(10*time.Second, func() error { _, err := r.client.Status(context.Background()); return err }); err != nil {
 		return err
@@ -180,8 +183,8 @@ func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) err
 	var gaps []time.Duration
 	first := r.stream.sent.Load()
 	pause := restartPause
-	if r.standby && kind == "kill" {
-		pause = standbyPause
+	if kind == "kill" {
+		pause = killPause
 	}
 	for range restarts {
 		if kind == "kill" { // after more than five such starts in a row within a minute a process begins without flows

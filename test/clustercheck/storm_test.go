@@ -203,10 +203,15 @@ func (w *world) policy() string {
 	return what
 }
 
-// move moves a network interface to another host that wants it.
+// move moves a network interface to another host that wants it: every other time between hosts to which nothing happens when it
+// is asked for, since few moves with one that is cut off or stopped get far.
 func (w *world) move() string {
 	var wants []cluster.MoveOptions
+	calm, some := map[string]bool{}, w.random.IntN(2) == 0
 	for _, h := range w.hosts {
+		if calm[h.options.Name] = some || h.heal == nil; !calm[h.options.Name] {
+			continue
+		}
 		for _, nic := range h.wanted {
 			wants = append(wants, cluster.MoveOptions{NIC: nic, To: h.options.Name, By: "check", WithoutFlows: w.random.IntN(4) == 0, Wait: time.Second + w.within(8*time.Second), Now: time.Now})
 		}
@@ -216,7 +221,7 @@ func (w *world) move() string {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		for i := range wants {
-			outcome := w.moveOne(ctx, &wants[i])
+			outcome := w.moveOne(ctx, calm, &wants[i])
 			if outcome == "" {
 				continue
 			}
@@ -229,15 +234,15 @@ func (w *world) move() string {
 	return "moves asked for"
 }
 
-// moveOne asks for a move and says what has become of it; empty: there can't be one now.
-func (w *world) moveOne(ctx context.Context, o *cluster.MoveOptions) string {
+// moveOne asks for a move between some hosts and says what has become of it; empty: there can't be one now.
+func (w *world) moveOne(ctx context.Context, calm map[string]bool, o *cluster.MoveOptions) string {
 	v, err := w.store.View(ctx)
 	if err != nil {
 		return "not begun"
 	}
 	c, claimed := v.Claims[o.NIC]
 	from, to := v.Hosts[c.Host], v.Hosts[o.To]
-	if !claimed || from == to || from == nil || to == nil || from.Generation != to.Generation || v.Moves[o.NIC] != nil {
+	if !claimed || !calm[c.Host] || from == to || from == nil || to == nil || from.Generation != to.Generation || v.Moves[o.NIC] != nil {
 		return ""
 	}
 	_, err = w.store.Move(ctx, o)

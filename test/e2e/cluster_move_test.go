@@ -212,7 +212,7 @@ func beatTo(t *testing.T, from, to lab.Host, port uint16) *beat {
 }
 
 // A machine changes hosts and keeps its connections: to others on the old host, on the new one and on a third one, in both
-// directions, there and back.
+// directions, there and back. The other host's clocks are a day ahead.
 func TestANetworkInterfaceMovesWithItsFlows(t *testing.T) {
 	f := startFleet(t)
 	f.guest("nsgd-vm1")
@@ -221,7 +221,7 @@ func TestANetworkInterfaceMovesWithItsFlows(t *testing.T) {
 	eventually(t, "one is registered", func() bool { return f.status("one").Registered })
 	f.ctl("apply", filepath.Join(configure(t, openPolicy()), "policy"))
 	f.has("one", 1, 2)
-	two := f.run(f.host("two", fmt.Sprintf(attached, "eth1")+small(attachVM3)))
+	two := f.run(f.host("two", fmt.Sprintf(attached, "eth1")+small(attachVM3)), dayAhead...)
 	three := f.run(f.host("three", small(attachVM4)+small(attachInternet)))
 	f.has("two", 1, 1)
 	f.has("three", 1, 1)

@@ -132,12 +132,16 @@ func (f *fleet) leave() {
 
 func (f *fleet) socket(name string) string { return filepath.Join(f.dir, "run-"+name, "nsgd.sock") }
 
-// run starts a host. It ends with the test.
-func (f *fleet) run(path string) *daemon {
+// dayAhead has a program's monotonic clocks be a day ahead, as those of a machine that runs for longer: before Linux 6.3 it changes
+// nothing.
+var dayAhead = []string{"unshare", "-T", "--monotonic", "86400", "--boottime", "86400"}
+
+// run starts a host, by way of another program if one is named. It ends with the test.
+func (f *fleet) run(path string, by ...string) *daemon {
 	f.t.Helper()
 	stdout := newOutput()
 	name := strings.TrimSuffix(filepath.Base(path), ".yaml")
-	d := launchCommand(f.t, "", stdout, "nsenter", "--net=/run/netns/"+namespaceOf(name), program("nsgd"), "run", "--config", path)
+	d := launchCommand(f.t, "", stdout, slices.Concat([]string{"nsenter", "--net=/run/netns/" + namespaceOf(name)}, by, []string{program("nsgd"), "run", "--config", path})...)
 	d.stdout = stdout
 	d.expectErrors = true
 	f.t.Cleanup(func() {

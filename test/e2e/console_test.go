@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,10 +185,14 @@ func TestConsoleIsQuick(t *testing.T) {
 	start(t, labPolicy())
 	showTraffic(t)
 	b := openBrowser(t)
-	b.open(desk, "map")
-	b.shows(".map .edge.allow", "AllowHttpInBound")
-	b.open(desk, "map")
-	t.Logf("first paint after %.0f ms, first contentful paint after %.0f ms", evaluate[float64](b, paint("first-paint")), evaluate[float64](b, paint("first-contentful-paint")))
+	var paints []float64
+	for range 9 {
+		b.open(desk, "map")
+		paints = append(paints, evaluate[float64](b, paint("first-contentful-paint")))
+		b.shows(".map .edge.allow", "AllowHttpInBound")
+	}
+	slices.Sort(paints)
+	t.Logf("first contentful paint of 9 visits: after %.0f ms in the middle, %.0f to %.0f", paints[4], paints[0], paints[8])
 
 	const rows = 10_000
 	b.open(desk, "flows?kind=denied")

@@ -144,7 +144,7 @@ func (w *wire) read(b []byte) error {
 		w.descriptors = append(w.descriptors, list...)
 	}
 	if flags&unix.MSG_CTRUNC != 0 || len(w.descriptors) > maxDescriptors {
-		return errors.New("privileged: more descriptors than allowed")
+		return fmt.Errorf("privileged: more descriptors in a message than %d, or more in all than this process may have (RLIMIT_NOFILE, LimitNOFILE= of a unit)", maxDescriptors)
 	}
 	_, err = io.ReadFull(w.conn, b[n:])
 	return err
