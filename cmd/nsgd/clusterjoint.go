@@ -116,10 +116,13 @@ func (j *joint) join(has *Config, set *policy.Set, all bool) {
 		default:
 			vnis[i] = n
 		}
+	}
+	x.Numbered(vnis)
+	for i := range x.Specs {
 		if vnis[i] == 0 && !all {
 			continue
 		}
-		devices[i] = device(name)
+		devices[i] = device(x.Names[i])
 		has.Attachments = append(has.Attachments, AttachmentConfig{fabric: &x.Specs[i], Device: devices[i], MTU: mtu})
 	}
 	port, placement, underlay := uint16(has.Cluster.Port), j.placement, has.Cluster.Underlay.Addr

@@ -193,6 +193,22 @@ func behindGateway(v *policy.VirtualNetwork, list []netip.Prefix) (behind []neti
 	return behind
 }
 
+// Numbered takes the VNIs of the specs, 0 where one has none, and zeroes those of a group that can't be attached yet: each of
+// its network interfaces that receives what is not addressed to it needs a number.
+func (x *Plan) Numbered(vnis []uint32) {
+	incomplete := map[*group]bool{}
+	for i := range x.Specs {
+		if x.Specs[i].Sort == topology.FabricInterface && vnis[i] == 0 {
+			incomplete[x.of[i]] = true
+		}
+	}
+	for i := range vnis {
+		if incomplete[x.of[i]] {
+			vnis[i] = 0
+		}
+	}
+}
+
 var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 
 // Tunnels are what the kernel carries for the specs, in their order. set is the policy of New. Devices and vnis have the

@@ -190,6 +190,32 @@ func TestBackendsWithFloatingIPOnSeveralHosts(t *testing.T) {
 		}}}}
 		own, p := placed(set, self)
 		checked(t, set, own, p)
+		checkedWithout(t, set, own, p)
+	}
+}
+
+// checkedWithout holds that what has a number can be attached while one spec has none. A reload was refused as long as others
+// asked for the number of a network interface, and those of its network were there.
+func checkedWithout(t *testing.T, set *policy.Set, own []topology.Spec, p *cluster.Placement) {
+	t.Helper()
+	x := New(set, own, p)
+	for lacks := range x.Specs {
+		vnis := make([]uint32, len(x.Specs))
+		for i := range vnis {
+			if i != lacks {
+				vnis[i] = uint32(i + 1)
+			}
+		}
+		x.Numbered(vnis)
+		all := slices.Clone(own)
+		for i, n := range vnis {
+			if n != 0 {
+				all = append(all, x.Specs[i])
+			}
+		}
+		if _, err := (topology.Options{Host: p.Self}).Rebuild(nil, set, all, topology.NewRegistry()); err != nil {
+			t.Errorf("%s without a number for %s: %v", p.Self, x.Names[lacks], err)
+		}
 	}
 }
 
