@@ -155,11 +155,6 @@ func (c *Set) Forget(slot uint32) {
 	cell.lastHit.Store(0)
 }
 
-// Rule adds a packet to a rule's sums of the running burst.
-func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
-	c.Add(slot, hits, uint64(p.Segments), uint64(p.WireLen))
-}
-
 // Add adds wire segments and their bytes to a rule's sums of the running burst.
 func (c *Set) Add(slot uint32, hits, packets, bytes uint64) {
 	i := uint8(slot % pendingRules)

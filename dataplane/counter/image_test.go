@@ -20,7 +20,7 @@ func TestCountersGoOnInTheNextProcess(t *testing.T) {
 	count := func(c *Set) {
 		c.Reserve(2000)
 		c.Attach(0, c.NewCell(7))
-		c.Rule(1500, 1, &packet.Packet{Segments: 2, WireLen: 300})
+		c.Add(1500, 1, 2, 300)
 		c.Receive(0, 3, 400)
 		c.Drop(packet.DropRule)
 		c.Took(5)

@@ -175,7 +175,7 @@ func TestSinceBeginsWithTheBucketOfItsTime(t *testing.T) {
 func TestHitsAreThoseOfTheTime(t *testing.T) {
 	r := newRig(t, time.Minute)
 	p := packet.Packet{Segments: 2, WireLen: 100}
-	hit := func(slot uint32) { r.engine.set.Rule(slot, 1, &p); r.engine.set.Flush() }
+	hit := func(slot uint32) { r.engine.set.Add(slot, 1, uint64(p.Segments), uint64(p.WireLen)); r.engine.set.Flush() }
 	hits := func(since time.Time) map[uint32]uint64 {
 		sums := map[uint32]uint64{}
 		r.Since(since).Hits(func(_ time.Time, _ uint64, h *Hit) { sums[h.Slot] += h.Hits })
@@ -202,7 +202,7 @@ func TestHitsOfABucketAreBounded(t *testing.T) {
 	r := newRig(t, time.Minute)
 	p := packet.Packet{Segments: 1, WireLen: 40}
 	for slot := range uint32(2 * MaxHits) {
-		r.engine.set.Rule(slot, 1+uint64(slot%2), &p)
+		r.engine.set.Add(slot, 1+uint64(slot%2), uint64(p.Segments), uint64(p.WireLen))
 	}
 	r.engine.set.Flush()
 	s, listed := r.Since(time.Time{}), 0
@@ -306,7 +306,7 @@ func BenchmarkAnHour(b *testing.B) {
 						f := conntrack.FlowInfo{}
 						f.Key.Tuple, f.Key.Zone = events[i].Packet.Tuple, uint16(i%2)
 						r.ended.push(&f)
-						r.engine.set.Rule(i, 1, &events[i].Packet)
+						r.engine.set.Add(i, 1, uint64(events[i].Packet.Segments), uint64(events[i].Packet.WireLen))
 					}
 					r.clock = r.clock.Add(BucketLength)
 					r.take(events)

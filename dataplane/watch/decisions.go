@@ -26,6 +26,7 @@ type Decided struct {
 // concurrent use.
 type Decisions struct {
 	rings   []decidedRing // by worker
+	first   int           // of the reader: the ring that Read began with
 	onClose func()
 }
 
@@ -85,8 +86,9 @@ func (d *Decisions) Publish(worker int) {
 // Read fills a slice with packets that wait, and returns how many. It does not wait for more. Packets of one worker are in
 // their order, those of several are not.
 func (d *Decisions) Read(into []Decided) (n int) {
+	d.first = (d.first + 1) % len(d.rings) // a worker that fills every Read does not keep the others out
 	for i := range d.rings {
-		r := &d.rings[i]
+		r := &d.rings[(d.first+i)%len(d.rings)]
 		head := r.head.Load()
 		for tail := r.tail.Load(); head != tail && n < len(into); n++ {
 			into[n] = r.list[head&uint64(len(r.list)-1)]

@@ -69,3 +69,23 @@ func TestDecisionsAreForOneReaderAtATime(t *testing.T) {
 		t.Error("the first has closed the second", err)
 	}
 }
+
+// A worker that fills every Read, as one of a flood does, kept the others' packets out.
+func TestEachWorkersDecisionsAreRead(t *testing.T) {
+	var w Watchers
+	d, err := w.Judge(2, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Put(1).From = 1
+	d.Publish(1)
+	into := make([]Decided, 1)
+	for range 2 {
+		d.Put(0).From = 0
+		d.Publish(0)
+		if d.Read(into) == 1 && into[0].From == 1 {
+			return
+		}
+	}
+	t.Error("the second worker's packet is not read")
+}

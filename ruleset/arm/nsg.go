@@ -174,7 +174,7 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 		f.markOpen("name", name)
 	}
 	for _, field := range ruleset.SecurityRuleFields {
-		if field.Literal && isExpression(*field.Text(&rule)) {
+		if text, _ := lookup(f.values, field.Name).(string); field.Literal && isExpression(text) {
 			f.open[field.Name] = true
 		}
 	}

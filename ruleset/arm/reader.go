@@ -24,7 +24,7 @@ import (
 
 // Reader reads a policy's files. When it reads them again, it does not parse an unchanged
 // service tag file, nor unchanged documents, other than templates, that hold only network security groups; these it does
-// not even read if their times say that they are unchanged. The
+// not even read if their times say that they are unchanged, on file systems whose times can't be chosen. The
 // result equals that of a new Reader, except that the groups of such documents are the
 // same *ruleset.NSG as before. A Reader is not safe for concurrent use.
 type Reader struct {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -55,7 +57,7 @@ func (s *source) readWith(file string) ([]byte, fs.FileInfo, error) {
 		seen.recent, seen.digest = true, sha256.Sum256(data)
 	}
 	s.see(file, seen)
-	if seen.recent {
+	if seen.recent || !timesTell(file) {
 		info = nil
 	}
 	return data, info, err
@@ -80,6 +82,20 @@ func (s *source) still(file string, was fs.FileInfo) bool {
 	}
 	s.see(file, seenFile{info: was})
 	return true
+}
+
+// timesTell reports that a file is on a file system whose times tell of each change: other ones let a program choose all times,
+// or are asked through a cache.
+func timesTell(file string) bool {
+	var s unix.Statfs_t
+	if unix.Statfs(file, &s) != nil {
+		return false
+	}
+	switch s.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC:
+		return true
+	}
+	return false
 }
 
 // changed is when a file, its name or its times changed last: no program can choose that.

@@ -138,9 +138,12 @@ func (c *comparison) samePointers(a, b reflect.Value) bool {
 		return true
 	case p.a == nil || p.b == nil:
 		return false
-	case c.seen[p]:
-		return true // if they differ, who began with them finds it
+	}
+	if same, known := c.seen[p]; known {
+		return same // true while they are being compared: who began with them finds it
 	}
 	c.seen[p] = true
-	return c.same(a.Elem(), b.Elem())
+	same := c.same(a.Elem(), b.Elem())
+	c.seen[p] = same
+	return same
 }
