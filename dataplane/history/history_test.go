@@ -175,7 +175,10 @@ func TestSinceBeginsWithTheBucketOfItsTime(t *testing.T) {
 func TestHitsAreThoseOfTheTime(t *testing.T) {
 	r := newRig(t, time.Minute)
 	p := packet.Packet{Segments: 2, WireLen: 100}
-	hit := func(slot uint32) { r.engine.set.Add(slot, 1, uint64(p.Segments), uint64(p.WireLen)); r.engine.set.Flush() }
+	hit := func(slot uint32) {
+		r.engine.set.Add(slot, 1, uint64(p.Segments), uint64(p.WireLen))
+		r.engine.set.Flush()
+	}
 	hits := func(since time.Time) map[uint32]uint64 {
 		sums := map[uint32]uint64{}
 		r.Since(since).Hits(func(_ time.Time, _ uint64, h *Hit) { sums[h.Slot] += h.Hits })
