@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -210,7 +209,7 @@ func TestOfManyRulesThoseAreShownThatHaveCounted(t *testing.T) {
 		reload(t, engine, withGroups(groups))
 		set := engine.Counters()[0]
 		for slot := groups; slot < len(engine.Registry().Keys()); slot += 7 {
-			set.Rule(uint32(slot), 1, &packet.Packet{Segments: 1, WireLen: 40})
+			set.Add(uint32(slot), 1, 1, 40)
 		}
 		set.Flush()
 		families, done, err := quick.Gather()
