@@ -77,16 +77,20 @@ func (b *builder) keep(group *Group, g *ruleset.NSG, keys [2][]key) error {
 	return nil
 }
 
-// gap is the last gap between the priorities of a direction's rules that ends before a priority: its first one, and how many are free.
+// gap is the last gap between the priorities of a direction's rules that ends before a priority: its first one, and how many are
+// free. None is where it would be before another rule that denies: an allow there could open what that one denies.
 func gap(rules []ruleset.Rule, d ruleset.Direction, before int) (first, free int) {
-	used := map[int]bool{}
+	used, denies := map[int]bool{}, map[int]bool{}
 	for i := range rules {
 		if rules[i].Direction == d {
-			used[rules[i].Priority] = true
+			used[rules[i].Priority], denies[rules[i].Priority] = true, rules[i].Access == ruleset.Deny
 		}
 	}
 	end := min(before, lastPriority+1) - 1
 	for end >= firstPriority && used[end] {
+		if denies[end] {
+			return 0, 0
+		}
 		end--
 	}
 	for first = end; first >= firstPriority && !used[first]; first-- {

@@ -1,6 +1,7 @@
 package suggest
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -64,6 +65,47 @@ func TestWithoutAFreePriorityNothingIsAdded(t *testing.T) {
 	see(t, c, packet.ProtoTCP, "8.8.8.8", "10.0.1.4", 443)
 	if _, err := c.Rules(); err == nil || !strings.Contains(err.Error(), "web-nsg, inbound: no rule can be added before the one of priority 100") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An allow before an earlier rule that denies could open what that one denies: here all of the internet, one address of which is denied.
+func TestNothingIsAddedBeforeAnEarlierDeny(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		own   []ruleset.Rule
+		added int // priority; 0: refused
+	}{
+		{"a deny just before", []ruleset.Rule{inbound("bad", 200, ruleset.Deny, "8.8.8.8/32"), inbound("all", 201, ruleset.Deny, "")}, 0},
+		{"a deny before allows", []ruleset.Rule{inbound("bad", 200, ruleset.Deny, "8.8.8.8/32"), inbound("ssh", 201, ruleset.Allow, "", 22), inbound("all", 202, ruleset.Deny, "")}, 0},
+		{"a gap between them", []ruleset.Rule{inbound("bad", 200, ruleset.Deny, "8.8.8.8/32"), inbound("all", 202, ruleset.Deny, "")}, 201},
+		{"an allow just before", []ruleset.Rule{inbound("ssh", 200, ruleset.Allow, "", 22), inbound("all", 201, ruleset.Deny, "")}, 100},
+		{"nothing before", []ruleset.Rule{inbound("all", 200, ruleset.Deny, "")}, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewCollector(world(t, map[string][]ruleset.Rule{"web-nsg": tt.own}), Options{Keep: true})
+			for i := range 12 {
+				see(t, c, packet.ProtoTCP, fmt.Sprintf("9.%d.1.1", i), "10.0.1.4", 443)
+			}
+			groups, err := c.Rules()
+			if tt.added == 0 {
+				last := tt.own[len(tt.own)-1].Priority
+				if want := fmt.Sprintf("web-nsg, inbound: no rule can be added before the one of priority %d", last); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q; %v", err, want, lines(groups))
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, r := range groups[0].Rules {
+				if priority := groups[0].NSG.Rules[i].Priority; !r.Kept && priority != tt.added {
+					t.Errorf("added at %d, want %d: %v", priority, tt.added, lines(groups))
+				}
+			}
+			if len(groups[0].Rules) != len(tt.own)+1 {
+				t.Errorf("want one more: %v", lines(groups))
+			}
+		})
 	}
 }
 
