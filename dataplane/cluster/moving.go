@@ -89,9 +89,7 @@ func (a *Agent) end(nic string, s MoveState, outcome string) {
 	} else {
 		a.log.Info("cluster: network interface moved", "networkInterface", nic, "outcome", outcome, "flows", s.Flows, "joined", s.Joined, "lost", s.Lost, "bytes", s.Bytes, "milliseconds", s.Milliseconds)
 	}
-	for len(encode(s.Fault)) > maxMoveFault { // the other host's word, perhaps
-		s.Fault = s.Fault[:len(s.Fault)*3/4]
-	}
+	s.Fault = cut(s.Fault, maxMoveFault) // the other host's word, perhaps
 	a.moving.states[nic] = s
 	a.moving.outcomes[outcome]++
 	a.moving.hurry = true

@@ -107,6 +107,8 @@ const (
 	maxRecord = 64 << 10
 	// maxFault bounds a fault in a record, in bytes; maxFaults how many there are.
 	maxFault, maxFaults = 2048, 8
+	// maxText bounds a fault in a record as JSON, in bytes, where a byte may take six: a report takes one more, its refusal.
+	maxText = maxRecord / (maxFaults + 2)
 )
 
 // decode reads a record, whoever wrote it.
@@ -132,8 +134,16 @@ func encode(record any) string {
 // inBrief cuts a fault to what a record takes.
 func inBrief(err error) string {
 	text := err.Error()
-	if len(text) > maxFault {
-		text = text[:maxFault] + "..."
+	if brief := cut(text[:min(len(text), maxFault)], maxText-len("...")); brief != text {
+		return brief + "..."
+	}
+	return text
+}
+
+// cut is the beginning of a text that takes some bytes at most as JSON.
+func cut(text string, most int) string {
+	for len(encode(text)) > most {
+		text = text[:len(text)*3/4]
 	}
 	return text
 }

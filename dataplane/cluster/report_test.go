@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 )
 
 // Each host reports twice for each policy. If all others were sent that, the work of etcd would grow with the square of the
@@ -75,6 +79,31 @@ func TestAReportIsOfItsHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	carries("no host", 0, false)
+}
+
+// Names of a policy are in faults, and may be of bytes that JSON writes as six. A report that nobody can read hides all of them.
+func TestAReportStaysReadable(t *testing.T) {
+	for _, tt := range []struct{ name, one string }{{"plain", "x"}, {"of HTML", "<"}, {"a control character", "\x01"}, {"no UTF-8", "\xff"}, {"of three bytes", "\u2028"}} {
+		a := &Agent{tried: math.MaxInt64, committed: &generation.Unpacked{Manifest: &generation.Manifest{Number: math.MaxUint64}}}
+		long := errors.New(strings.Repeat(tt.one, 2*maxFault))
+		for range 2 * maxFaults {
+			a.fault(long)
+		}
+		a.unplaced = a.faults
+		a.refused = &Refusal{math.MaxUint64, inBrief(long)}
+		var read Report
+		err := decode("report", []byte(encode(a.state())), &read)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		if got := read.Faults; len(got) != maxFaults || len(got[0]) < maxFault/4 || read.Refused == nil || read.Refused.Fault != got[0] {
+			t.Errorf("%s: %d faults, the first of %d bytes, refused %v", tt.name, len(got), len(got[0]), read.Refused)
+		}
+	}
+	if got := inBrief(errors.New("no room")); got != "no room" {
+		t.Errorf("a short fault is %q", got)
+	}
 }
 
 // Both hosts of a move carry the same policy: else flows would go on that the new host's does not allow.
