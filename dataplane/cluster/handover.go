@@ -122,6 +122,8 @@ func (e *entrance) close() {
 type hello struct {
 	NIC  string `json:"networkInterface"`
 	Move int64  `json:"move"`
+	// Generation is what the old host carries; 0: its nsgd is too old to say.
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 type invitation struct {

@@ -216,8 +216,8 @@ func (a *Agent) welcome(ctx context.Context, epoch int64) {
 		if err := receive(conn, &h); err != nil {
 			return err
 		}
-		if h.NIC != nic || h.Move != m.Revision {
-			return fmt.Errorf("%s begins another move than it was asked for", m.From)
+		if err := a.mayCome(&h, nic, m); err != nil {
+			return errors.Join(err, send(conn, &invitation{Fault: inBrief(err)}))
 		}
 		began = a.Clock()
 		if err := send(conn, &invitation{}); err != nil {
@@ -259,6 +259,20 @@ func (a *Agent) welcome(ctx context.Context, epoch int64) {
 	state.Stage, state.Flows, state.Joined, state.Lost, state.Bytes = StageDone, arrived.Flows, arrived.Joined, arrived.Lost, bytes
 	state.Milliseconds = float64(a.Clock()-began) / float64(time.Millisecond)
 	a.end(nic, state, "arrived")
+}
+
+// mayCome says why what the old host begins can't be. Its view may be older than what this host carries.
+func (a *Agent) mayCome(h *hello, nic string, m *Move) error {
+	own := number(a.carrying)
+	switch {
+	case h.NIC != nic || h.Move != m.Revision:
+		return fmt.Errorf("%s begins another move than it was asked for", m.From)
+	case h.Generation == 0:
+		return fmt.Errorf("%s does not say which generation it carries: its nsgd is older than this host's: upgrade it, and ask again", m.From)
+	case h.Generation != own:
+		return errGenerations(m.From, h.Generation, m.To, own)
+	}
+	return nil
 }
 
 // await waits for the old host. It gives up when the move, or the old host's part, has ended.
@@ -353,7 +367,7 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(shakeWait))
 		var yes invitation
-		if err = send(conn, &hello{nic, m.Revision}); err == nil {
+		if err = send(conn, &hello{nic, m.Revision, number(a.carrying)}); err == nil {
 			err = receive(conn, &yes)
 		}
 		if err == nil && yes.Fault != "" {
@@ -403,7 +417,7 @@ func (a *Agent) hand(conn *tls.Conn, d Departing, nic string, m *Move, state *Mo
 	}
 	state.Bytes = stream.bytes
 	if err == nil {
-		err = send(conn, &hello{nic, m.Revision})
+		err = send(conn, &hello{NIC: nic, Move: m.Revision})
 	}
 	var result outcome
 	if err == nil {

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"strings"
 	"testing"
 
@@ -130,4 +132,39 @@ func TestNothingMovesBetweenGenerations(t *testing.T) {
 		t.Errorf("by what b says in the move: %v", err)
 	}
 	m.a.is("two", "nic1", "nic2")
+}
+
+// The old host's view of the new one may be old: the new one compares what both carry when the old one comes.
+func TestTheNewHostComparesGenerations(t *testing.T) {
+	var m *movers
+	var says hello
+	var heard invitation
+	m = newMovers(t, AgentOptions{Dial: func(ctx context.Context, address string) (net.Conn, error) {
+		v, err := m.store.View(ctx)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := call(ctx, dialHere, address, m.a.agent.moving.own, v.Hosts["b"].Mover)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		says.NIC, says.Move = "nic1", v.Moves["nic1"].Revision
+		if err = errors.Join(send(conn, &says), receive(conn, &heard)); err == nil {
+			err = errors.New("only asked")
+		}
+		return nil, err
+	}}, AgentOptions{})
+	for n, want := range []string{
+		"a does not say which generation it carries: its nsgd is older than this host's",
+		"",
+		"a carries generation 2, and b carries 1",
+	} {
+		says.Generation, heard = uint64(n), invitation{}
+		if _, err := m.move("b"); err == nil || !strings.Contains(heard.Fault, want) || (heard.Fault == "") != (want == "") {
+			t.Errorf("generation %d: %v, b answers %q, want %q", n, err, heard.Fault, want)
+		}
+		m.a.is("one", "nic1", "nic2")
+		m.b.is("one", "nic3")
+	}
 }
