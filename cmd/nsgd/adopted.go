@@ -47,10 +47,14 @@ func (d *daemon) reserve(all *loaded) {
 }
 
 // standBy waits for the end of the process that carries packets, and takes what that has left. all is what was read before.
+// The error is exitStatus(0) where nobody needs this process any more.
 func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (*loaded, error) {
 	d.reserve(all)
 	debug.FreeOSMemory() // it may wait for months
 	found, err := s.Await(ctx)
+	if errors.Is(err, fdstore.ErrDismissed) {
+		return nil, exitStatus(0) // nothing has failed
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
+	"golang.org/x/sys/unix"
 )
 
 // systemd passes all names in one variable, of which Linux takes 128 KB: a service with longer ones can't be started again.
@@ -102,5 +105,33 @@ func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 		if err := d.prepare(all); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || d.adopted != nil {
 			t.Errorf("%s: %v", test.name, err)
 		}
+	}
+}
+
+// Ctrl-C ends all of a terminal: a standby printed an error of its own after nsgd had ended well.
+func TestADismissedStandbyEndsWithoutAWord(t *testing.T) {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	all, err := loadAll(t.Context(), filepath.Join(dir, lab.ConfigName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	t.Setenv("NSGD_STANDBY", strconv.Itoa(ends[1]))
+	s, err := fdstore.StandsBy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	_, err = new(daemon).standBy(ctx, s, all)
+	if status, silent := errors.AsType[exitStatus](err); !silent || status != 0 {
+		t.Errorf("ends with %v", err)
 	}
 }
