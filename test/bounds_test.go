@@ -44,7 +44,6 @@ var hotFunctions = []struct {
 	{"dataplane/packet/decode.go", "Decoder.tcpHeader", 0, ""},
 	{"dataplane/packet/decode.go", "Decoder.udpHeader", 0, ""},
 	{"dataplane/packet/decode.go", "Packet.countSegments", 0, ""},
-	{"dataplane/counter/counter.go", "Set.Rule", 0, ""},
 	{"dataplane/counter/counter.go", "Set.Add", 0, ""},
 	{"dataplane/counter/counter.go", "Set.Receive", 1, "once a group: attachments have numbers, and their lists grow by reloads"},
 	{"dataplane/counter/counter.go", "Set.Transmit", 1, "attachments have numbers, and their lists grow by reloads"},
