@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
+	"golang.org/x/sys/unix"
 )
 
 // startKept runs the lab under nsgd keep.
@@ -167,7 +168,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 					pid = child
 				}
 			}
-			return pid != 0
+			return pid != 0 && isPrepared(t, pid)
 		})
 		return pid
 	}
@@ -189,6 +190,36 @@ func TestAStandbyGoesOn(t *testing.T) {
 	}
 	nsgctl(t, "upgrade")
 	mustEcho(t, conn)
+}
+
+// isPrepared reports that a standby has said so: what it has sent waits until its keeper needs it.
+func isPrepared(t *testing.T, pid int) bool {
+	t.Helper()
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(process)
+	files, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)) // it may have ended
+	for _, file := range files {
+		number, err := strconv.Atoi(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdGetfd(process, number, 0)
+		if err != nil {
+			continue // it is closed
+		}
+		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		waiting := 0
+		if kind == unix.SOCK_SEQPACKET {
+			waiting, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		}
+		if unix.Close(fd); waiting > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // keptOfEach is how many descriptors the program stands keeps under each of its two names: more than one message takes.
@@ -25,8 +27,15 @@ func stands() int {
 		return 1
 	}
 	if s != nil {
-		if how == "fails" {
+		switch how {
+		case "fails":
 			return 1
+		case "is killed too early":
+			s.conn.Read(make([]byte, 1))
+			return 0
+		}
+		if how == "is killed" {
+			go s.endWhoRuns()
 		}
 		if found, err = s.Await(context.Background()); err != nil {
 			return 0 // dismissed
@@ -58,6 +67,8 @@ func stands() int {
 		return 0
 	case "fails":
 		gone(first)
+	case "is killed":
+		gone(os.Getpid()) // the standby ends it
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -65,6 +76,15 @@ func stands() int {
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// endWhoRuns kills the program beside this standby, once the keeper's socket has what Await says.
+func (s *Standby) endWhoRuns() {
+	raw, err := s.conn.SyscallConn()
+	for said := 0; said == 0 && err == nil; syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000}) {
+		err = raw.Control(func(fd uintptr) { said, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	}
+	syscall.Kill(standbyOf(0), syscall.SIGKILL)
 }
 
 // standbyOf waits until this program's keeper has another child than this process and before, and returns it.
@@ -108,6 +128,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 	goesOn := fmt.Sprintf("%d a, %d b, others 0\n", keptOfEach, keptOfEach)
 	for _, tt := range []struct{ how, want, says string }{
 		{"is killed", begins + "standby true, " + goesOn, "starts again"},
+		{"is killed too early", begins + "standby false, " + goesOn, "not prepared yet"},
 		{"is reloaded", begins + "another one\n", ""},
 		{"fails", begins + "standby false, " + goesOn, "the standby ended"},
 	} {
