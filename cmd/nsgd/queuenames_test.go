@@ -2,13 +2,17 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
+	"github.com/nsgd/nsgd/tun/tuntest"
+	"golang.org/x/sys/unix"
 )
 
 // systemd passes all names in one variable, of which Linux takes 128 KB: a service with longer ones can't be started again.
@@ -70,6 +74,67 @@ func TestSparseFlowsHaveNoQueuesWhereDescriptorsAreScarce(t *testing.T) {
 		var c tun.Config
 		if queues(&c, 2, devices, 7); c.Queues != want.Queues || c.Steer != want.Steer {
 			t.Errorf("%d devices: %d queues, steer %d", devices, c.Queues, c.Steer)
+		}
+	}
+}
+
+// The devices that had such queues keep them when one more comes: else all would open anew.
+func TestQueuesOfSparseFlowsStayWithOneDeviceMore(t *testing.T) {
+	most := (int(maxDescriptors()) - otherDescriptors) / descriptorsOf(4)
+	for _, test := range []struct {
+		left    int
+		steered bool
+		want    tun.Config
+		fits    bool
+	}{
+		{4, true, tun.Config{Queues: 4, Steer: 9}, true},
+		{2, false, tun.Config{Queues: 2}, true},
+		{8, true, tun.Config{Queues: 2}, false},
+		{4, false, tun.Config{Queues: 2}, false},
+	} {
+		n := &inheritance{queues: map[string]*os.File{}, steering: 9}
+		for _, name := range queueNames("ns", "eth0", test.left, test.steered) {
+			n.queues[name] = os.Stdin
+		}
+		c := tun.Config{Namespace: "ns", Name: "eth0"}
+		queues(&c, 2, most+1, 9)
+		if fits := n.fit(&c); fits != test.fits || c.Queues != test.want.Queues || c.Steer != test.want.Steer {
+			t.Errorf("%d left: %v, %d queues, steer %d", test.left, fits, c.Queues, c.Steer)
+		}
+	}
+}
+
+// A reload that adds many devices gives each what a start gives it.
+func TestDevicesThatComeTogetherCountTogether(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(otherDescriptors + 2*descriptorsOf(4)), Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	for devices, want := range map[int]int{2: 4, 3: 2} {
+		var asked []int
+		l := &liveDevices{workers: 2, steer: 7, offload: tun.TSO, open: func(c tun.Config) (tun.Device, tun.Offload, error) {
+			asked = append(asked, c.Queues)
+			m, err := tuntest.NewMemory(c.Name, c.Queues, 8)
+			return m, tun.TSO, err
+		}}
+		plan := make([]tun.Config, devices)
+		for i := range plan {
+			plan[i].Name = fmt.Sprint("eth", i)
+		}
+		e, err := l.equip(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked[0] != want || len(slices.Compact(asked)) != 1 {
+			t.Errorf("%d devices have %d queues, want %d", devices, asked, want)
+		}
+		if err := e.Undo(); err != nil {
+			t.Error(err)
 		}
 	}
 }
