@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -153,19 +155,37 @@ func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		left   []string // names of queues
+		file   *os.File // that they all are
 		before *handshake
 		want   error
 	}{
-		{"other queues, and a process that carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), &handshake{}, errAnew},
-		{"other queues, and nobody carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), nil, nil},
-		{"another device", queueNames(a.Netns, "other0", 1, false), &handshake{}, nil},
+		{"other queues, and a process that carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), os.Stdin, &handshake{}, errAnew},
+		{"other queues, and nobody carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), os.Stdin, nil, nil},
+		{"queues of another kind", queueNames(a.Netns, a.Device, 2*all.config.workers(), true), os.Stdin, &handshake{}, errAnew},
+		{"no descriptor for another reason", queueNames(a.Netns, a.Device, 2*all.config.workers(), true), os.NewFile(1<<20, "none"), &handshake{}, nil},
+		{"another device", queueNames(a.Netns, "other0", 1, false), os.Stdin, &handshake{}, nil},
 	} {
 		d := &daemon{inherited: &inheritance{queues: map[string]*os.File{}}, before: test.before}
 		for _, name := range test.left {
-			d.inherited.queues[name] = os.Stdin
+			d.inherited.queues[name] = test.file
 		}
 		if err := d.prepare(all); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || d.adopted != nil {
 			t.Errorf("%s: %v", test.name, err)
+		} else if err != nil && !strings.Contains(err.Error(), a.Device) {
+			t.Errorf("%v: no device is named", err)
 		}
+	}
+}
+
+// Who asks for an upgrade hears what the next process says, and that devices are why.
+func TestThePredecessorHearsWhatWentWrong(t *testing.T) {
+	for _, failed := range []error{nil, errors.New("no policy"), fmt.Errorf("device eth7: %w", errAnew)} {
+		ours, theirs := net.Pipe()
+		go newHandshake(theirs).done(failed)
+		err := newHandshake(ours).hear(lineReady, takeOverPatience)
+		if fmt.Sprint(err) != fmt.Sprint(failed) || errors.Is(err, errAnew) != errors.Is(failed, errAnew) {
+			t.Errorf("%v was said, %v is heard", failed, err)
+		}
+		ours.Close()
 	}
 }

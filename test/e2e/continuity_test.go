@@ -274,7 +274,7 @@ func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
 	}
 	for _, change := range []string{"workers: 2", "workers: 1", "workers: 1\noffload: \"off\"", "workers: 3"} {
 		writeFile(t, path, strings.Replace(string(text), "workers: 1", change, 1))
-		if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "opens anew") {
+		if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "device eth0: its queues are others now: it opens anew") {
 			t.Errorf("an upgrade: %v", a)
 		}
 		d.succeed(syscall.SIGUSR1)
