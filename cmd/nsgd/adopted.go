@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/filewatch"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
@@ -47,6 +48,7 @@ func (d *daemon) reserve(all *loaded) {
 }
 
 // standBy waits for the end of the process that carries packets, and takes what that has left. all is what was read before.
+// Where files have changed since, it may be half of a change that nobody has asked for: they are read again.
 func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (*loaded, error) {
 	d.reserve(all)
 	debug.FreeOSMemory() // it may wait for months
@@ -56,7 +58,8 @@ func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (
 	}
 	d.inherited.receive(found)
 	d.collect = d.inherited.postponeCollection()
-	if all.file.Cluster != nil { // other hosts have changed what this one carries
+	files, folders := all.file.files()
+	if all.file.Cluster != nil || filewatch.Changed(all.begun, append(append(files, d.path), folders...)...) { // other hosts have changed what this one carries
 		return loadAll(ctx, d.path)
 	}
 	return all, nil
