@@ -281,7 +281,10 @@ func (d *daemon) handOver() error {
 		d.log.Error("the next process may not find everything", "error", left)
 	}
 	d.inherited.kept.Close()
-	if err := errors.Join(d.inherited.store.MainPID(d.next.pid), d.next.say(lineGo)); err != nil {
+	if err := d.inherited.store.MainPID(d.next.pid); err != nil { // it must not go on beside the one that would start next
+		return err
+	}
+	if err := d.next.say(lineGo); err != nil {
 		return err
 	}
 	return d.next.follows(lineRelease)

@@ -288,6 +288,7 @@ func (a *Agent) notice(view *View, rewinds int) {
 	}
 	a.rewinds, a.registered = rewinds, 0
 	a.held, a.heldEpoch, a.heldOf = map[string]int64{}, 0, 0 // epochs come again
+	a.wroteRecord, a.wroteReport, a.wroteHealth = written{}, written{}, written{}
 	a.moving.forget()
 	a.orphans, a.orphansOf = nil, 0
 	a.session.forget()

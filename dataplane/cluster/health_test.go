@@ -138,3 +138,22 @@ func TestAHealthRecordIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// An etcd that was emptied gave a host the epoch that it had before, and the host took what it had written then for there.
+func TestHealthIsToldAgainOnceEtcdIsEmpty(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	b := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "b", Health: func() []string { return []string{"p"} }}, "nic1")
+	told := func() error {
+		v, err := store.View(t.Context())
+		if err == nil && (v.Hosts["b"] == nil || v.Health["b"] == nil || !v.Health["b"].has("p")) {
+			err = fmt.Errorf("%v, %v", v.Hosts["b"], v.Health["b"])
+		}
+		return err
+	}
+	eventually(t, "a host tells of its backend", told)
+	mustApply(t, store, applyOf(t, "one"))
+	b.is("one", "nic1")
+	s.forget()
+	eventually(t, "it tells of it again", told)
+}

@@ -124,7 +124,8 @@ func (k *Keeper) Run() (status int, err error) {
 					if k.givesUp(&ended) {
 						return ended.status, nil
 					}
-					if ended.restart {
+					if ended.restart { // what the standby has read may be older than what this start is for
+						k.dismiss()
 						pause = 0
 					} else {
 						k.Log.Error("the program ended: it starts again, with what it has left", "status", ended.text)

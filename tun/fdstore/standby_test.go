@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +21,8 @@ const keptOfEach = maxRights
 // stands is a program under a keeper with a standby. It says what it has found, and what becomes of its standby is up to its argument.
 func stands() int {
 	how := os.Args[1]
+	restart := make(chan os.Signal, 1)
+	signal.Notify(restart, Restart)
 	s, err := StandsBy()
 	found, failed := Inherited()
 	if err = errors.Join(err, failed); err != nil {
@@ -33,9 +36,10 @@ func stands() int {
 		case "is killed too early":
 			s.conn.Read(make([]byte, 1))
 			return 0
-		}
-		if how == "is killed" {
-			go s.endWhoRuns()
+		case "is killed":
+			go s.signalWhoRuns(syscall.SIGKILL)
+		case "restarts":
+			go s.signalWhoRuns(Restart)
 		}
 		if found, err = s.Await(context.Background()); err != nil {
 			return 0 // dismissed
@@ -69,6 +73,9 @@ func stands() int {
 		gone(first)
 	case "is killed":
 		gone(os.Getpid()) // the standby ends it
+	case "restarts":
+		<-restart
+		return RestartStatus
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -78,13 +85,13 @@ func stands() int {
 	select {}
 }
 
-// endWhoRuns kills the program beside this standby, once the keeper's socket has what Await says.
-func (s *Standby) endWhoRuns() {
+// signalWhoRuns signals the program beside this standby, once the keeper's socket has what Await says.
+func (s *Standby) signalWhoRuns(number syscall.Signal) {
 	raw, err := s.conn.SyscallConn()
 	for said := 0; said == 0 && err == nil; syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000}) {
 		err = raw.Control(func(fd uintptr) { said, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 	}
-	syscall.Kill(standbyOf(0), syscall.SIGKILL)
+	syscall.Kill(standbyOf(0), number)
 }
 
 // standbyOf waits until this program's keeper has another child than this process and before, and returns it.
@@ -130,6 +137,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 		{"is killed", begins + "standby true, " + goesOn, "starts again"},
 		{"is killed too early", begins + "standby false, " + goesOn, "not prepared yet"},
 		{"is reloaded", begins + "another one\n", ""},
+		{"restarts", begins + "standby false, " + goesOn, ""}, // what the standby has read may be older
 		{"fails", begins + "standby false, " + goesOn, "the standby ended"},
 	} {
 		t.Run(tt.how, func(t *testing.T) {
