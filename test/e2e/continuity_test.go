@@ -242,6 +242,27 @@ func TestBackendsOutliveTheProcess(t *testing.T) {
 	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": true})
 }
 
+// TestOneDeviceMoreLeavesTheOthers holds that devices stay when one more leaves too few descriptors for queues of small flows.
+func TestOneDeviceMoreLeavesTheOthers(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy())
+	writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nworkers: 2\nattachments:\n"+attachInternet)
+	readableByAll(t, dir)
+	const oneHas = 1009 // descriptors, with four queues
+	d := launch(t, "keep", "--", "sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, oneHas), program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir, d.expectErrors = dir, true // of keep, which tells that nsgd ended
+	d.waitFor(d.stderr, "msg=ready")
+	nsgctl(t, "attach", strings.TrimPrefix(attachVM1, "- "))
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	for range 2 {
+		d.upgrade()
+		mustEcho(t, conn)
+		d.succeed(syscall.SIGKILL)
+		mustEcho(t, conn)
+	}
+}
+
 func TestAttachOutlivesTheProcess(t *testing.T) {
 	dir := configure(t, labPolicy())
 	writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nattachments:\n"+attachInternet)
