@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/filewatch"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ type adopted struct {
 }
 
 // errAnew is why a process can't take over from one that carries packets.
-var errAnew = errors.New("the queues of a device are others now: it opens anew, once the process before has ended")
+var errAnew = errors.New("its queues are others now: it opens anew, once the process before has ended")
 
 // prepare does what can be done while the process before carries packets. Where none does, packets wait: nothing here waits
 // for the privileged part, which may have to start. The error is errAnew where the process before has to end first.
@@ -31,7 +32,7 @@ func (d *daemon) prepare(all *loaded) error {
 	if len(d.inherited.queues) > 0 {
 		var unfit string
 		if d.adopted, unfit = d.adoptAll(all); unfit != "" && d.before != nil {
-			return fmt.Errorf("%s: %w", unfit, errAnew)
+			return fmt.Errorf("device %s: %w", unfit, errAnew)
 		}
 	}
 	d.reserve(all)
@@ -47,6 +48,7 @@ func (d *daemon) reserve(all *loaded) {
 }
 
 // standBy waits for the end of the process that carries packets, and takes what that has left. all is what was read before.
+// Where files have changed since, it may be half of a change that nobody has asked for: they are read again.
 // The error is exitStatus(0) where nobody needs this process any more.
 func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (*loaded, error) {
 	d.reserve(all)
@@ -60,7 +62,8 @@ func (d *daemon) standBy(ctx context.Context, s *fdstore.Standby, all *loaded) (
 	}
 	d.inherited.receive(found)
 	d.collect = d.inherited.postponeCollection()
-	if all.file.Cluster != nil { // other hosts have changed what this one carries
+	files, folders := all.file.files()
+	if all.file.Cluster != nil || filewatch.Changed(all.begun, append(append(files, d.path), folders...)...) { // other hosts have changed what this one carries
 		return loadAll(ctx, d.path)
 	}
 	return all, nil
@@ -81,9 +84,9 @@ func (d *daemon) adoptAll(all *loaded) (a *adopted, unfit string) {
 		c := &plan[i]
 		queues(c, all.config.workers(), len(plan), 1) // configure steers, by the key
 		c.Offload = want
-		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
-		if device == nil {
-			if whole = false; n.has(c) {
+		device, level, names, err := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
+		if err != nil {
+			if whole = false; errors.Is(err, tun.ErrNotAdopted) && n.has(c) {
 				unfit = c.Name
 			}
 			continue
@@ -110,34 +113,31 @@ func (n *inheritance) has(c *tun.Config) bool {
 	return false
 }
 
-// adopt takes over the queues of one device; nil: they can't be. The ones that this process has got stay open.
-func (n *inheritance) adopt(c *tun.Config, adopt opener) (*keptDevice, tun.Offload, []string) {
+// adopt takes over the queues of one device. The ones that this process has got stay open. The error is tun.ErrNotAdopted
+// where they are others than c asks for; after any other one whoever opens the device says why it can't be.
+func (n *inheritance) adopt(c *tun.Config, adopt opener) (*keptDevice, tun.Offload, []string, error) {
 	if !n.fit(c) {
-		return nil, tun.Off, nil
+		return nil, tun.Off, nil, tun.ErrNotAdopted
 	}
 	names := queueNames(c.Namespace, c.Name, c.Queues, c.Steer != 0)
 	for _, name := range names {
-		f := n.queues[name]
-		if f == nil {
-			break
+		f, fd, err := n.queues[name], -1, tun.ErrNotAdopted
+		if f != nil {
+			fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		}
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			break
+			for _, f := range c.Adopt {
+				f.Close()
+			}
+			return nil, tun.Off, nil, err
 		}
 		c.Adopt = append(c.Adopt, os.NewFile(uintptr(fd), name))
 	}
-	if len(c.Adopt) < len(names) {
-		for _, f := range c.Adopt {
-			f.Close()
-		}
-		return nil, tun.Off, nil
-	}
 	device, level, err := adopt(*c)
 	if err != nil {
-		return nil, tun.Off, nil // whoever opens it says why
+		return nil, tun.Off, nil, err
 	}
-	return &keptDevice{Device: device, inheritance: n, names: names}, level, names
+	return &keptDevice{Device: device, inheritance: n, names: names}, level, names, nil
 }
 
 // leaveAlone gives back devices that were adopted in vain. The store keeps their queues.

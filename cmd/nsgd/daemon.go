@@ -51,8 +51,7 @@ type daemon struct {
 	lines  *logring.Handler // of log
 	warned sync.Map         // of warn
 
-	steering uint64    // see steer; 0: not chosen yet
-	stdout   io.Writer // of flow logs
+	stdout io.Writer // of flow logs
 
 	inherited *inheritance
 	before    *handshake              // with the process that this one takes over from; nil: none

@@ -100,10 +100,11 @@ func maxDescriptors() uint64 {
 
 // steer is the key by which packets find their queues. It is the same in the processes that follow one another.
 func (d *daemon) steer() uint64 {
-	if d.steering == 0 {
-		d.steering = d.inherited.kept.Seed(rand.Uint64) | 1
+	n := d.inherited
+	if n.steering == 0 {
+		n.steering = n.kept.Seed(rand.Uint64) | 1
 	}
-	return d.steering
+	return n.steering
 }
 
 // warn tells what works less well with devices, once for all devices.

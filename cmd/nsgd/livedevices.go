@@ -70,7 +70,7 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 			one.device = old.device
 			takeBack, err = adjust(old.device, &old.plan, &p)
 		} else {
-			one.device, err = l.openOne(p, routes)
+			one.device, err = l.openOne(p, len(plan), routes)
 			if err == nil {
 				takeBack = one.device.Close
 			}
@@ -90,9 +90,9 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 	return e, nil
 }
 
-// openOne opens a new device, without the routes that another one in its namespace has: taken.
-func (l *liveDevices) openOne(p tun.Config, taken map[place]bool) (tun.Device, error) {
-	queues(&p, l.workers, len(l.list)+1, l.steer)
+// openOne opens a new device of so many, without the routes that another one in its namespace has: taken.
+func (l *liveDevices) openOne(p tun.Config, devices int, taken map[place]bool) (tun.Device, error) {
+	queues(&p, l.workers, devices, l.steer)
 	p.Offload, p.Warn = l.offload, l.warn
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
 		return taken[place{p.Namespace, r.String()}]

@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
+	"github.com/nsgd/nsgd/tun/tuntest"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,6 +82,67 @@ func TestSparseFlowsHaveNoQueuesWhereDescriptorsAreScarce(t *testing.T) {
 	}
 }
 
+// The devices that had such queues keep them when one more comes: else all would open anew.
+func TestQueuesOfSparseFlowsStayWithOneDeviceMore(t *testing.T) {
+	most := (int(maxDescriptors()) - otherDescriptors) / descriptorsOf(4)
+	for _, test := range []struct {
+		left    int
+		steered bool
+		want    tun.Config
+		fits    bool
+	}{
+		{4, true, tun.Config{Queues: 4, Steer: 9}, true},
+		{2, false, tun.Config{Queues: 2}, true},
+		{8, true, tun.Config{Queues: 2}, false},
+		{4, false, tun.Config{Queues: 2}, false},
+	} {
+		n := &inheritance{queues: map[string]*os.File{}, steering: 9}
+		for _, name := range queueNames("ns", "eth0", test.left, test.steered) {
+			n.queues[name] = os.Stdin
+		}
+		c := tun.Config{Namespace: "ns", Name: "eth0"}
+		queues(&c, 2, most+1, 9)
+		if fits := n.fit(&c); fits != test.fits || c.Queues != test.want.Queues || c.Steer != test.want.Steer {
+			t.Errorf("%d left: %v, %d queues, steer %d", test.left, fits, c.Queues, c.Steer)
+		}
+	}
+}
+
+// A reload that adds many devices gives each what a start gives it.
+func TestDevicesThatComeTogetherCountTogether(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(otherDescriptors + 2*descriptorsOf(4)), Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	for devices, want := range map[int]int{2: 4, 3: 2} {
+		var asked []int
+		l := &liveDevices{workers: 2, steer: 7, offload: tun.TSO, open: func(c tun.Config) (tun.Device, tun.Offload, error) {
+			asked = append(asked, c.Queues)
+			m, err := tuntest.NewMemory(c.Name, c.Queues, 8)
+			return m, tun.TSO, err
+		}}
+		plan := make([]tun.Config, devices)
+		for i := range plan {
+			plan[i].Name = fmt.Sprint("eth", i)
+		}
+		e, err := l.equip(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked[0] != want || len(slices.Compact(asked)) != 1 {
+			t.Errorf("%d devices have %d queues, want %d", devices, asked, want)
+		}
+		if err := e.Undo(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // The process before has the interface until it ends, so that none of that name can be made.
 func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 	dir := t.TempDir()
@@ -91,19 +157,24 @@ func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		left   []string // names of queues
+		file   *os.File // that they all are
 		before *handshake
 		want   error
 	}{
-		{"other queues, and a process that carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), &handshake{}, errAnew},
-		{"other queues, and nobody carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), nil, nil},
-		{"another device", queueNames(a.Netns, "other0", 1, false), &handshake{}, nil},
+		{"other queues, and a process that carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), os.Stdin, &handshake{}, errAnew},
+		{"other queues, and nobody carries", queueNames(a.Netns, a.Device, all.config.workers()+1, false), os.Stdin, nil, nil},
+		{"queues of another kind", queueNames(a.Netns, a.Device, 2*all.config.workers(), true), os.Stdin, &handshake{}, errAnew},
+		{"no descriptor for another reason", queueNames(a.Netns, a.Device, 2*all.config.workers(), true), os.NewFile(1<<20, "none"), &handshake{}, nil},
+		{"another device", queueNames(a.Netns, "other0", 1, false), os.Stdin, &handshake{}, nil},
 	} {
 		d := &daemon{inherited: &inheritance{queues: map[string]*os.File{}}, before: test.before}
 		for _, name := range test.left {
-			d.inherited.queues[name] = os.Stdin
+			d.inherited.queues[name] = test.file
 		}
 		if err := d.prepare(all); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || d.adopted != nil {
 			t.Errorf("%s: %v", test.name, err)
+		} else if err != nil && !strings.Contains(err.Error(), a.Device) {
+			t.Errorf("%v: no device is named", err)
 		}
 	}
 }
@@ -133,5 +204,18 @@ func TestADismissedStandbyEndsWithoutAWord(t *testing.T) {
 	_, err = new(daemon).standBy(ctx, s, all)
 	if status, silent := errors.AsType[exitStatus](err); !silent || status != 0 {
 		t.Errorf("ends with %v", err)
+	}
+}
+
+// Who asks for an upgrade hears what the next process says, and that devices are why.
+func TestThePredecessorHearsWhatWentWrong(t *testing.T) {
+	for _, failed := range []error{nil, errors.New("no policy"), fmt.Errorf("device eth7: %w", errAnew)} {
+		ours, theirs := net.Pipe()
+		go newHandshake(theirs).done(failed)
+		err := newHandshake(ours).hear(lineReady, takeOverPatience)
+		if fmt.Sprint(err) != fmt.Sprint(failed) || errors.Is(err, errAnew) != errors.Is(failed, errAnew) {
+			t.Errorf("%v was said, %v is heard", failed, err)
+		}
+		ours.Close()
 	}
 }

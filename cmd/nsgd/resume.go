@@ -42,9 +42,11 @@ type inheritance struct {
 	store  fdstore.Store
 	unkept string // why nothing outlives the process but what file holds; empty: store keeps it
 	slabs  *slab.Slabs
-	mu     sync.Mutex          // guards queues and names while devices are opened
-	names  int                 // bytes of the names that the store has
-	queues map[string]*os.File // by name, that nobody has taken yet
+	mu     sync.Mutex // guards queues and names while devices are opened
+	names  int        // bytes of the names that the store has
+	// steering is the key by which packets find their queues; 0: not chosen yet.
+	steering uint64
+	queues   map[string]*os.File // by name, that nobody has taken yet
 	// resumes says that a process was here before.
 	resumes bool
 	// resumesFlows says that flows come from file.
@@ -254,8 +256,9 @@ func (n *inheritance) named(names []string) bool {
 	return true
 }
 
-// fit reports that what the last process has left of a device is what c asks for. Where the kernel could not
-// steer, that is the first half of the queues, and c asks for no more.
+// fit reports that what the last process has left of a device is what c asks for. c asks for what is there where the kernel
+// could not steer, which is the first half of the queues, and where there were descriptors for twice as many: one device
+// more has none of the others opened anew.
 func (n *inheritance) fit(c *tun.Config) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -265,6 +268,10 @@ func (n *inheritance) fit(c *tun.Config) bool {
 	}
 	if c.Steer != 0 && exactly(c.Queues/2, false) {
 		c.Queues, c.Steer = c.Queues/2, 0
+		return true
+	}
+	if c.Steer == 0 && exactly(2*c.Queues, true) {
+		c.Queues, c.Steer = 2*c.Queues, n.steering|1
 		return true
 	}
 	return exactly(c.Queues, c.Steer != 0)

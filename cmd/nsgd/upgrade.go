@@ -30,6 +30,8 @@ const (
 	lineGo       = "go"
 	lineRelease  = "release"
 	lineReady    = "ready"
+	// lineAnew begins the line of a child that can't take over because of errAnew.
+	lineAnew = "anew "
 	// preparePatience bounds how long a policy may take to load, and takeOverPatience what comes after it.
 	preparePatience  = 2 * time.Minute
 	takeOverPatience = 30 * time.Second
@@ -63,14 +65,14 @@ func (h *handshake) hear(want string, patience time.Duration) error {
 		}
 		return errors.New("the other process has ended")
 	}
-	switch line := h.lines.Text(); line {
-	case want:
+	line := h.lines.Text()
+	if line == want {
 		return nil
-	case errAnew.Error():
-		return errAnew
-	default:
-		return errors.New(line)
 	}
+	if what, is := strings.CutPrefix(line, lineAnew); is {
+		return fmt.Errorf("%s%w", strings.TrimSuffix(what, errAnew.Error()), errAnew)
+	}
+	return errors.New(line)
 }
 
 // predecessor is the process that this one takes over from; nil: there is none.
@@ -119,7 +121,7 @@ func (h *handshake) done(err error) {
 	}
 	line := lineReady
 	if errors.Is(err, errAnew) {
-		line = errAnew.Error()
+		line = lineAnew + err.Error()
 	} else if err != nil {
 		line = err.Error()
 	}
@@ -178,7 +180,7 @@ func (d *daemon) restart(ctx context.Context) {
 	_, err := d.service.Upgrade(ctx)
 	switch {
 	case errors.Is(err, errAnew):
-		d.log.Info("ends before the next process starts", "because", err)
+		d.log.Info("ends before the next process starts", "because", errors.Unwrap(err)) // this one does not stay
 		d.inherited.leave(d.end)
 	case err != nil && ctx.Err() == nil:
 		d.log.Error("no restart", "error", err)

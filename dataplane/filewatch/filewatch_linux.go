@@ -72,11 +72,25 @@ func New(o Options) *Watcher {
 	}
 	w.known = w.look()
 	for file, s := range w.known {
-		if !o.Since.IsZero() && s != (state{}) && time.Unix(s.changed.Unix()).After(o.Since.Add(-clockStep)) {
+		if !o.Since.IsZero() && s.isAfter(o.Since) {
 			w.known[file] = state{} // the first look finds it changed
 		}
 	}
 	return w
+}
+
+// isAfter reports that a file that is there has changed since then.
+func (s *state) isAfter(since time.Time) bool {
+	return *s != (state{}) && time.Unix(s.changed.Unix()).After(since.Add(-clockStep))
+}
+
+// Changed reports that one of some files and folders that are there has changed since then. A folder changes with the names
+// in it. A change up to 20 ms before may count too.
+func Changed(since time.Time, paths ...string) bool {
+	return slices.ContainsFunc(paths, func(path string) bool {
+		s := stateOf(path)
+		return s.isAfter(since)
+	})
 }
 
 // Close ends the watching.

@@ -214,6 +214,19 @@ func TestAChangeBeforeTheBeginIsFound(t *testing.T) {
 	}
 }
 
+func TestChangedTellsFilesThatAreYounger(t *testing.T) {
+	r := newRig(t, Options{})
+	one, two, absent := r.path("one.yaml"), r.path("two.yaml"), r.path("absent.yaml")
+	first := stateOf(one)
+	since := time.Unix(first.changed.Unix()).Add(2 * clockStep)
+	for !Changed(since, two) {
+		r.write("two.yaml", "text")
+	}
+	if Changed(since, one, absent) || !Changed(since, absent, one, two) {
+		t.Error("others count as changed")
+	}
+}
+
 func TestTheFoldersThatAreWatchedAreBounded(t *testing.T) {
 	var said strings.Builder
 	r := newRig(t, Options{})

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
+	"golang.org/x/sys/unix"
 )
 
 // startKept runs the lab under nsgd keep.
@@ -167,7 +168,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 					pid = child
 				}
 			}
-			return pid != 0
+			return pid != 0 && isPrepared(t, pid)
 		})
 		return pid
 	}
@@ -191,6 +192,36 @@ func TestAStandbyGoesOn(t *testing.T) {
 	mustEcho(t, conn)
 }
 
+// isPrepared reports that a standby has said so: what it has sent waits until its keeper needs it.
+func isPrepared(t *testing.T, pid int) bool {
+	t.Helper()
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(process)
+	files, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)) // it may have ended
+	for _, file := range files {
+		number, err := strconv.Atoi(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdGetfd(process, number, 0)
+		if err != nil {
+			continue // it is closed
+		}
+		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		waiting := 0
+		if kind == unix.SOCK_SEQPACKET {
+			waiting, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		}
+		if unix.Close(fd); waiting > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process.
 func TestBackendsOutliveTheProcess(t *testing.T) {
 	d := startKeptIn(t, translationLab(t))
@@ -209,6 +240,27 @@ func TestBackendsOutliveTheProcess(t *testing.T) {
 		}
 	}
 	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": true})
+}
+
+// TestOneDeviceMoreLeavesTheOthers holds that devices stay when one more leaves too few descriptors for queues of small flows.
+func TestOneDeviceMoreLeavesTheOthers(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy())
+	writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nworkers: 2\nattachments:\n"+attachInternet)
+	readableByAll(t, dir)
+	const oneHas = 1009 // descriptors, with four queues
+	d := launch(t, "keep", "--", "sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, oneHas), program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir, d.expectErrors = dir, true // of keep, which tells that nsgd ended
+	d.waitFor(d.stderr, "msg=ready")
+	nsgctl(t, "attach", strings.TrimPrefix(attachVM1, "- "))
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	for range 2 {
+		d.upgrade()
+		mustEcho(t, conn)
+		d.succeed(syscall.SIGKILL)
+		mustEcho(t, conn)
+	}
 }
 
 func TestAttachOutlivesTheProcess(t *testing.T) {
@@ -243,7 +295,7 @@ func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
 	}
 	for _, change := range []string{"workers: 2", "workers: 1", "workers: 1\noffload: \"off\"", "workers: 3"} {
 		writeFile(t, path, strings.Replace(string(text), "workers: 1", change, 1))
-		if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "opens anew") {
+		if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "device eth0: its queues are others now: it opens anew") {
 			t.Errorf("an upgrade: %v", a)
 		}
 		d.succeed(syscall.SIGUSR1)

@@ -383,7 +383,7 @@ func (k *Keeper) take(m message) {
 			fields[key] = value
 		}
 	}
-	if k.Standby && (fields["READY"] == "1" || fields["RELOADING"] == "1") { // it has read what holds now, or will do
+	if k.Standby && (fields["READY"] == "1" || fields["RELOADING"] == "1") { // what the standby has read may hold no more
 		if k.dismiss(); fields["READY"] == "1" {
 			k.wanted = time.After(settled)
 		}

@@ -59,7 +59,7 @@ func StandsBy() (*Standby, error) {
 }
 
 // Await waits until the program has ended and this process is to go on. It returns what Inherited would. The error is
-// ErrDismissed where this process is to end.
+// ErrDismissed where this process is to end. Call it once all is prepared: before, the Keeper does not let it go on.
 func (s *Standby) Await(ctx context.Context) (found map[string][]*os.File, err error) {
 	defer s.conn.Close()
 	stop := context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -74,6 +74,9 @@ func (s *Standby) Await(ctx context.Context) (found map[string][]*os.File, err e
 			found = nil
 		}
 	}()
+	if _, err := s.conn.Write([]byte{1}); err != nil {
+		return found, ErrDismissed
+	}
 	buffer, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxRights))
 	for {
 		n, oob, flags, _, err := s.conn.ReadMsgUnix(buffer, rights)
@@ -137,6 +140,11 @@ func (k *Keeper) forget() {
 // promote has the standby go on as the program; false: there is none that can.
 func (k *Keeper) promote() bool {
 	if k.standby == nil {
+		return false
+	}
+	if n, _, _ := unix.Recvfrom(k.standby.fd, make([]byte, 1), unix.MSG_DONTWAIT); n != 1 { // Await has not said so
+		k.Log.Info("the standby is not prepared yet: the program starts instead")
+		k.dismiss()
 		return false
 	}
 	if err := k.handOver(); err != nil {

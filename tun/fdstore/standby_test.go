@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // keptOfEach is how many descriptors the program stands keeps under each of its two names: more than one message takes.
@@ -18,6 +21,8 @@ const keptOfEach = maxRights
 // stands is a program under a keeper with a standby. It says what it has found, and what becomes of its standby is up to its argument.
 func stands() int {
 	how := os.Args[1]
+	restart := make(chan os.Signal, 1)
+	signal.Notify(restart, Restart)
 	s, err := StandsBy()
 	found, failed := Inherited()
 	if err = errors.Join(err, failed); err != nil {
@@ -25,8 +30,16 @@ func stands() int {
 		return 1
 	}
 	if s != nil {
-		if how == "fails" {
+		switch how {
+		case "fails":
 			return 1
+		case "is killed too early":
+			s.conn.Read(make([]byte, 1))
+			return 0
+		case "is killed":
+			go s.signalWhoRuns(syscall.SIGKILL)
+		case "restarts":
+			go s.signalWhoRuns(Restart)
 		}
 		if found, err = s.Await(context.Background()); err != nil {
 			return 0 // dismissed
@@ -58,7 +71,10 @@ func stands() int {
 		return 0
 	case "fails":
 		gone(first)
+	case "is killed":
+		gone(os.Getpid()) // the standby ends it
 	case "restarts":
+		<-restart
 		return RestartStatus
 	}
 	if err != nil {
@@ -67,6 +83,15 @@ func stands() int {
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// signalWhoRuns signals the program beside this standby, once the keeper's socket has what Await says.
+func (s *Standby) signalWhoRuns(number syscall.Signal) {
+	raw, err := s.conn.SyscallConn()
+	for said := 0; said == 0 && err == nil; syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 1000}) {
+		err = raw.Control(func(fd uintptr) { said, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	}
+	syscall.Kill(standbyOf(0), number)
 }
 
 // standbyOf waits until this program's keeper has another child than this process and before, and returns it.
@@ -110,6 +135,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 	goesOn := fmt.Sprintf("%d a, %d b, others 0\n", keptOfEach, keptOfEach)
 	for _, tt := range []struct{ how, want, says string }{
 		{"is killed", begins + "standby true, " + goesOn, "starts again"},
+		{"is killed too early", begins + "standby false, " + goesOn, "not prepared yet"},
 		{"is reloaded", begins + "another one\n", ""},
 		{"restarts", begins + "standby false, " + goesOn, ""}, // what the standby has read may be older
 		{"fails", begins + "standby false, " + goesOn, "the standby ended"},
