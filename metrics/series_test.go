@@ -85,6 +85,20 @@ func reload(t testing.TB, engine *dataplane.Engine, set *policy.Set) {
 	}
 }
 
+// sameSeries holds what a registry shows after a reload against the reference.
+func sameSeries(t *testing.T, groups int, slow prometheus.Gatherer, quick prometheus.TransactionalGatherer) {
+	t.Helper()
+	families, done, err := quick.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := render(t, gathered(families).Gather)
+	done()
+	if diff := cmp.Diff(string(render(t, slow.Gather)), string(got)); diff != "" {
+		t.Errorf("%d groups (-registry +got)\n%s", groups, diff)
+	}
+}
+
 func TestRulesAreShownAsARegistryWouldAfterReloadsThatAddAndRemoveThem(t *testing.T) {
 	engine := traffic(t)
 	slow := prometheus.NewPedanticRegistry()
@@ -92,15 +106,7 @@ func TestRulesAreShownAsARegistryWouldAfterReloadsThatAddAndRemoveThem(t *testin
 	quick := prometheus.NewMultiTRegistry(&rules{engine: engine, all: maxAllRules})
 	for _, groups := range []int{0, 30, 1, 31, 31} {
 		reload(t, engine, withGroups(groups))
-		families, done, err := quick.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := render(t, gathered(families).Gather)
-		done()
-		if diff := cmp.Diff(string(render(t, slow.Gather)), string(got)); diff != "" {
-			t.Errorf("%d groups (-registry +got)\n%s", groups, diff)
-		}
+		sameSeries(t, groups, slow, quick)
 	}
 }
 
@@ -212,15 +218,7 @@ func TestOfManyRulesThoseAreShownThatHaveCounted(t *testing.T) {
 			set.Add(uint32(slot), 1, 1, 40)
 		}
 		set.Flush()
-		families, done, err := quick.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := render(t, gathered(families).Gather)
-		done()
-		if diff := cmp.Diff(string(render(t, slow.Gather)), string(got)); diff != "" {
-			t.Errorf("%d groups (-registry +got)\n%s", groups, diff)
-		}
+		sameSeries(t, groups, slow, quick)
 	}
 }
 

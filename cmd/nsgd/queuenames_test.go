@@ -143,8 +143,9 @@ func TestDevicesThatComeTogetherCountTogether(t *testing.T) {
 	}
 }
 
-// The process before has the interface until it ends, so that none of that name can be made.
-func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
+// loadLab reads the built-in lab.
+func loadLab(t *testing.T) *loaded {
+	t.Helper()
 	dir := t.TempDir()
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
@@ -153,6 +154,12 @@ func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+// The process before has the interface until it ends, so that none of that name can be made.
+func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
+	all := loadLab(t)
 	a := all.config.Attachments[0]
 	for _, test := range []struct {
 		name   string
@@ -181,14 +188,7 @@ func TestAnUpgradeIsRefusedWhereDevicesOpenAnew(t *testing.T) {
 
 // Ctrl-C ends all of a terminal: a standby printed an error of its own after nsgd had ended well.
 func TestADismissedStandbyEndsWithoutAWord(t *testing.T) {
-	dir := t.TempDir()
-	if err := lab.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	all, err := loadAll(t.Context(), filepath.Join(dir, lab.ConfigName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := loadLab(t)
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

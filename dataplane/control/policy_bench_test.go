@@ -14,8 +14,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 )
 
-// BenchmarkPolicyAtScale is a load and reloads of 100 NSGs of 1,000 rules, of which one in ten names a tag of the whole
-// service tag file, and of 500 NICs. `bench-net -groups 1000` does the same with a daemon and ten times as many.
+// BenchmarkPolicyAtScale loads and reloads a policy of 500 NICs and 100 NSGs with 1,000 rules each. One rule in ten names a
+// tag, of all tags in the service tag file. `bench-net -groups 1000` does the same with a daemon and ten times as many.
 func BenchmarkPolicyAtScale(b *testing.B) {
 	dir, tags := b.TempDir(), armtest.ServiceTags(b)
 	whole, err := arm.ReadServiceTags(tags)

@@ -128,7 +128,7 @@ type CutFlow struct {
 const ReasonMoved = "moved"
 
 // Diff compares the policy that runs with files, as if they were reloaded. In a cluster it compares all networks of the two
-// policies, also those of which this host has nothing; live flows are this host's. It changes nothing.
+// policies, and looks only at the live flows of this host. It changes nothing.
 func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	s.comparing.Lock()
 	defer s.comparing.Unlock()

@@ -68,7 +68,8 @@ func TestWithoutAFreePriorityNothingIsAdded(t *testing.T) {
 	}
 }
 
-// An allow before an earlier rule that denies could open what that one denies: here all of the internet, one address of which is denied.
+// A rule that is added must not stand before an earlier Deny: here it would allow all of the internet, and the Deny is for one
+// address there.
 func TestNothingIsAddedBeforeAnEarlierDeny(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -226,7 +226,7 @@ func includes(p, of *ruleset.Peer) bool {
 // worst is the view in which it matters most what becomes of rules of one access, the first of them at an index: the unknown peers of
 // earlier rules have no address, so that these rules decide as much as they can; behind the first of them, those of the
 // other access have all. What is equal then is equal whatever unknown peers are: a packet that these rules decide meets no
-// more rules of the other access in any other view. Peers of which the packet certainly is have all addresses.
+// more rules of the other access in any other view. A peer that certainly has the packet's address has all addresses.
 func (w *work) worst(v View, first int, e *ends) View {
 	return w.assigned(v, func(i int, p *ruleset.Peer, source bool) []netip.Prefix {
 		of := &e.destination

@@ -110,8 +110,8 @@ func underlayLines(h *clusterHost, n int) string {
 	`, h.name, h.address, n, os.Getpid())
 }
 
-// applyFleet applies a policy of one subnet with an NSG of 100 rules, of which one has a number. committed is when nsgctl says
-// that it is current.
+// applyFleet applies a policy of one subnet with an NSG of 100 rules. number changes one of the rules. committed is when
+// nsgctl says that the policy is current.
 func (c *clusterRig) applyFleet(number, nics int) (committed time.Time, err error) {
 	const group = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/lab/providers/Microsoft.Network/"
 	type object = map[string]any
