@@ -130,23 +130,13 @@ func (t *Trial) judge(e *watch.Decided) {
 	}
 	t.judged.Packets++
 	d := &t.decision
-	drop := decide(d, t.next, e)
+	drop := d.DecideFrom(t.next, t.next.Attachments[e.From], p)
 	switch was := e.Drop; {
 	case was == packet.NotDropped && drop != packet.NotDropped:
 		t.judged.Deny.add(e, drop, d, t.example)
 	case was != packet.NotDropped && drop == packet.NotDropped:
 		t.judged.Allow.add(e, drop, d, t.example)
 	}
-}
-
-// decide says what a policy does with a packet that begins a flow.
-func decide(d *verdict.Decision, s *topology.Snapshot, e *watch.Decided) packet.Drop {
-	src, drop := verdict.Admit(s, s.Attachments[e.From], &e.Packet.Tuple)
-	if drop != packet.NotDropped {
-		*d = verdict.Decision{}
-		return drop
-	}
-	return d.Decide(s, src, &e.Packet)
 }
 
 // example is a packet as watchers see it: with what the policy in force has decided about it. Its time is that of judging.
@@ -156,7 +146,7 @@ func (t *Trial) example(e *watch.Decided) watch.Event {
 		shown.Standing = watch.Begins
 	}
 	var d verdict.Decision
-	if said := decide(&d, t.base, e); (said == packet.NotDropped) != (e.Drop == packet.NotDropped) {
+	if said := d.DecideFrom(t.base, t.base.Attachments[e.From], &e.Packet); (said == packet.NotDropped) != (e.Drop == packet.NotDropped) {
 		return shown // decided by what lives: a record at the other end, or a port that was free
 	}
 	shown.Note(d.Verdict.Slots())

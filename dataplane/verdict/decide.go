@@ -57,6 +57,16 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 	return d.decide(p)
 }
 
+// DecideFrom is Decide for a packet as it comes from an attachment: its sender has to be admitted there. d is empty where it is not.
+func (d *Decision) DecideFrom(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) packet.Drop {
+	src, drop := Admit(s, from, &p.Tuple)
+	if drop != packet.NotDropped {
+		*d = Decision{}
+		return drop
+	}
+	return d.Decide(s, src, p)
+}
+
 // DecideBy is Decide for one of the ways that the packet may take.
 func (d *Decision) DecideBy(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, by *topology.Taken) packet.Drop {
 	d.take(s, src, p, by)
