@@ -180,6 +180,14 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// brokenOff says of an error of the connection who is at its other end; nil stays nil.
+func brokenOff(host string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the connection with %s has broken off: %w", host, err)
+}
+
 // call connects to a host that waits, whose certificate has a hash.
 func call(ctx context.Context, dial func(context.Context, string) (net.Conn, error), address string, own tls.Certificate, peer string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, shakeWait)
