@@ -374,11 +374,11 @@ func TestAnotherEtcdBeginsWithoutWhatWasLeft(t *testing.T) {
 
 // Somebody else at the port gets nothing, and brings nothing.
 func TestAStrangerIsNotLetIn(t *testing.T) {
-	own, hash, err := newIdentity()
+	own, hash, err := newIdentity(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _, err := newIdentity()
+	other, _, err := newIdentity(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,6 +424,37 @@ func TestAStrangerIsNotLetIn(t *testing.T) {
 		case <-e.come:
 			t.Errorf("%s has come", tt.name)
 		default:
+		}
+	}
+}
+
+// Hosts, and whoever asks for a move, have wall clocks that are centuries apart.
+func TestWallClocksDoNotMatterToAMove(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	for _, years := range []int{-300, 300} {
+		at := time.Now().AddDate(years, 0, 0)
+		own, hash, err := newIdentity(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, theirs, err := newIdentity(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := openEntrance(l, own, theirs)
+		if conn, err := call(t.Context(), dialHere, l.Addr().String(), other, hash); err != nil {
+			t.Errorf("%d years: %v", years, err)
+		} else {
+			conn.Close()
+		}
+		e.close()
+		to := map[bool]string{true: "a", false: "b"}[years > 0]
+		if _, err := m.move(to, func(o *MoveOptions) { o.Now = func() time.Time { return at } }); err != nil {
+			t.Errorf("%d years: %v", years, err)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func TestAMoveSaysWhoKeepsItWaiting(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := m.move("silent", func(o *MoveOptions) {
-		o.Wait = time.Hour
+		o.Wait = 4 * patience
 		o.Tell = func(string) {
 			go func() {
 				for ctx := soon(t); ctx.Err() == nil; {

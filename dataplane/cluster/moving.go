@@ -70,7 +70,7 @@ func (a *Agent) beginMoving() error {
 		return nil
 	}
 	var err error
-	a.moving.own, a.moving.mover, err = newIdentity()
+	a.moving.own, a.moving.mover, err = newIdentity(time.Now())
 	return err
 }
 
