@@ -259,3 +259,27 @@ func TestAnUpgradeEndsTheStandbyFirst(t *testing.T) {
 		}
 	}
 }
+
+// A keeper that was not told started another process beside the one that went on.
+func TestNobodyGoesOnWhereTheKeeperCantBeTold(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
+	t.Setenv("FDSTORE", "1")
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	d := &daemon{log: slog.New(slog.DiscardHandler), next: &successor{newHandshake(ours), 1}}
+	var err error
+	if d.inherited, err = inherit(); err != nil {
+		t.Fatal(err)
+	}
+	d.inherited.leaving.Store(true)
+	done := make(chan error, 1)
+	go func() {
+		done <- d.handOver()
+		ours.Close()
+	}()
+	heard := newHandshake(theirs).hear(lineGo, takeOverPatience)
+	theirs.Close()
+	if err := <-done; heard == nil || err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("the next process hears %v, this one says %v", heard, err)
+	}
+}
