@@ -62,6 +62,14 @@ func TestDifferentInterfacesInAnyOrder(t *testing.T) {
 	}
 }
 
+func BenchmarkWithGroups(b *testing.B) {
+	set := fleet(5000)
+	groups := map[*ruleset.NSG]*ruleset.NSG{set.NetworkSecurityGroups[0]: {Name: "nsg", ID: "/nsg"}}
+	for b.Loop() {
+		set.WithGroups(groups)
+	}
+}
+
 func BenchmarkDiffers(b *testing.B) {
 	before, after := fleet(5000), fleet(5000)
 	for b.Loop() {
