@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ type clean struct {
 	set       *policy.Set
 	documents []digested
 	groups    map[string]groupFile
+	files     map[*ruleset.NSG]string // the files of the policy's groups
 	// asgs is the index of application security groups, by names in lower case.
 	asgs    map[string][]*entry
 	entries []asgEntry
@@ -44,7 +46,7 @@ func (r *Reader) remember(l *loader, documents []parsed) {
 	if len(l.out.Faults)+len(l.out.Unresolved)+len(l.out.Warnings) > 0 || !r.isPlain() {
 		return
 	}
-	c := &clean{set: l.out.Set, groups: r.groups, asgs: l.index.byName[asgKind], entries: r.asgs, tags: r.tags, partial: r.deployment.Partial}
+	c := &clean{set: l.out.Set, groups: r.groups, files: l.out.files, asgs: l.index.byName[asgKind], entries: r.asgs, tags: r.tags, partial: r.deployment.Partial}
 	for i := range documents {
 		d := &documents[i]
 		name, ok := nameWithin(d.file, r.paths)
@@ -92,24 +94,27 @@ func (r *Reader) follow(s *source, was *clean) (*Documents, []string) {
 	if !ok {
 		return nil, nil
 	}
-	next := map[*ruleset.NSG]*ruleset.NSG{}
+	next, at := map[*ruleset.NSG]*ruleset.NSG{}, map[string]string{}
 	for i, file := range now {
+		at[was.documents[i].file] = file
 		before := was.groups[was.documents[i].file].groups
 		for j, g := range groups[file].groups {
 			next[before[j].built] = g.built
-			l.out.files[g.built] = file
 		}
+	}
+	for g, file := range was.files {
+		l.out.files[cmp.Or(next[g], g)] = at[file]
 	}
 	l.out.Set = was.set.WithGroups(next)
 	l.checkRules()
 	l.out.Set.ServiceTags = nil
-	if len(l.out.Faults) > 0 || r.tagPath == "" && len(l.out.UnknownTags()) > 0 {
+	if len(l.out.Faults)+len(l.out.Unresolved)+len(l.out.Warnings) > 0 || r.tagPath == "" && len(l.out.UnknownTags()) > 0 {
 		return nil, nil
 	}
 	r.groups, r.asgs = groups, was.entries
 	r.useTags(l, tags)
 	last := *was
-	last.set, last.groups, last.tags, last.documents = l.out.Set, groups, r.tags, slices.Clone(was.documents)
+	last.set, last.groups, last.files, last.tags, last.documents = l.out.Set, groups, l.out.files, r.tags, slices.Clone(was.documents)
 	for i, file := range now {
 		last.documents[i].file = file
 		if g, ofGroups := groups[file]; ofGroups {
@@ -136,8 +141,8 @@ func (r *Reader) followed(l *loader, was *clean, files []string) (map[string]gro
 			return nil, false
 		case d != before.digest:
 			changed = append(changed, file)
+			continue
 		case ofGroups:
-			l.out.unchanged[file] = d
 			g := groupFile{digest: d, info: info}
 			for _, one := range known.groups {
 				again := *one
@@ -146,6 +151,7 @@ func (r *Reader) followed(l *loader, was *clean, files []string) (map[string]gro
 			}
 			groups[file] = g
 		}
+		l.out.unchanged[file] = before.digest
 	}
 	read := r.readGroups(l, was, changed)
 	for i, file := range files {
@@ -160,7 +166,7 @@ func (r *Reader) followed(l *loader, was *clean, files []string) (map[string]gro
 	return groups, true
 }
 
-// readGroups reads documents of NSGs; nil: they have something else, or there is something to report.
+// readGroups reads documents, and returns those that hold only NSGs.
 func (r *Reader) readGroups(l *loader, was *clean, files []string) map[string]groupFile {
 	r.readValues(l)
 	if len(was.asgs) > 0 {
@@ -172,14 +178,8 @@ func (r *Reader) readGroups(l *loader, was *clean, files []string) map[string]gr
 		}
 	}
 	documents := l.readAll(files, nil)
-	if slices.ContainsFunc(l.resources, func(r *resource) bool { return r.kind != groupKind }) {
-		return nil
-	}
 	l.run(gathering)
 	l.run(building[:1]) // NSGs
-	if len(l.out.Faults)+len(l.out.Unresolved)+len(l.out.Warnings) > 0 {
-		return nil
-	}
 	return l.groupFiles(documents)
 }
 

@@ -368,11 +368,14 @@ func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 	return d
 }
 
-// groupFiles are the documents that hold only NSGs, if these have no fault and no rule in
+// groupFiles are the documents that hold only NSGs, if there is nothing to report of them and they have no rule in
 // another document.
 func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	unfit := maps.Clone(l.depending)
-	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
+	for _, s := range l.inSubnets {
+		unfit[s.file] = true
+	}
+	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved, l.out.Warnings} {
 		for i := range list {
 			unfit[list[i].File] = true
 		}
