@@ -32,7 +32,7 @@ const (
 	// large superpacket ends both, and the burst.
 	groupPackets = 16
 	waitingBytes = 32 << 10
-	// aheadPackets bounds those of sparse flows that are carried in a burst of an attachment's bulk flows.
+	// aheadPackets bounds those of sparse flows of an attachment that are carried in a burst of its bulk flows.
 	aheadPackets = 256
 )
 
@@ -244,7 +244,7 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
 		if bulk && n > 0 {
-			ahead += w.carryAhead(attachment, w.group[:n], took == n, aheadPackets-ahead)
+			ahead += w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
 		}
 		w.carryGroup(attachment, w.group[:n])
 		full = took == burstPackets || w.used > waitingBytes
@@ -261,15 +261,12 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 	return err == nil, err
 }
 
-// carryAhead carries what sparse flows of an attachment have sent before group was read: what a flow sent before it became a
-// bulk flow waits there. It takes up to most of those, so that a flood of sparse flows may swap such. first: the group is the
-// first of its burst, and sparse flows of other attachments have a burst too. It returns how many packets there were.
-func (w *worker) carryAhead(attachment int, group []slot, first bool, most int) (took int) {
-	w.few = w.few[:0]
-	if first {
-		if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
-			return 0
-		}
+// carryAhead carries what sparse flows have sent before group was read from an attachment. What a flow sent before it became a
+// bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
+// group of each other attachment's. It returns how many packets there were.
+func (w *worker) carryAhead(attachment int, group []slot, most int) (took int) {
+	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
+		return 0
 	}
 	w.behindFrom, w.behind = attachment, group
 	if w.sparse[attachment] != nil { // also if it is not among those that the poller reports at a time
@@ -277,7 +274,7 @@ func (w *worker) carryAhead(attachment int, group []slot, first bool, most int) 
 	}
 	for _, other := range w.few {
 		if other != attachment {
-			took += w.carryFew(other, burstPackets)
+			took += w.carryFew(other, groupPackets)
 		}
 	}
 	w.behind = nil
