@@ -99,8 +99,8 @@ type loaded struct {
 }
 
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
-// Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil. With was.policy
-// they can't have changed, and are not read.
+// Where it names the files of an earlier one, these are read again, and only what has changed; other files follow those; was may
+// be nil. With was.policy they can't have changed, and are not read.
 // shared is what the cluster gives, if the configuration has one.
 func loadPolicy(ctx context.Context, path string, was *loaded, shared *share) (*loaded, error) {
 	begun := time.Now()
@@ -125,6 +125,9 @@ func (c *Config) load(ctx context.Context, begun time.Time, was *loaded, shared 
 		files, set = was.files, was.policy
 	} else {
 		files = inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
+		if was != nil {
+			files = was.files.Following(config.ServiceTags, config.Policy...)
+		}
 		deployment := config.deployment()
 		deployment.Context = ctx
 		files.SetDeployment(deployment)

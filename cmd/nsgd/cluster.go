@@ -47,7 +47,8 @@ type member struct {
 	outside bool                            // the configuration has the internet; guarded by mu
 	joint                                   // guarded by mu
 
-	applying sync.Mutex // held while the kernel is told what to carry, so that the newest comes last
+	applying sync.Mutex   // held while the kernel is told what to carry, so that the newest comes last
+	told     fabric.State // what the kernel was told last; the zero value: not known; guarded by applying
 }
 
 // cluster checks a host's place in a cluster.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,25 @@ type joint struct {
 	// settled is the configuration that is attached, for a policy.
 	settled *Config
 	set     *policy.Set
+	// planned is the last plan: a generation that is tried, carried and settled has one.
+	planned planned
+	saved   *cluster.Placement // that on disk; nil: not known
+}
+
+// planned is a plan with what it was made of.
+type planned struct {
+	set       *policy.Set
+	own       []topology.Spec
+	placement *cluster.Placement
+	plan      *plan.Plan
+}
+
+// plan joins this host to the others for a policy and attachments.
+func (j *joint) plan(set *policy.Set, own []topology.Spec) *plan.Plan {
+	if p := &j.planned; p.set != set || p.placement != j.placement || !reflect.DeepEqual(p.own, own) {
+		j.planned = planned{set, own, j.placement, plan.New(set, own, j.placement)}
+	}
+	return j.planned.plan
 }
 
 // lastPlacement joins a host as it was when it last ran; nil: that is not known.
@@ -103,7 +123,7 @@ func (j *joint) join(has *Config, set *policy.Set, all bool) {
 	if j.placement == nil {
 		return
 	}
-	x := plan.New(set, has.specs(), j.placement)
+	x := j.plan(set, has.specs())
 	mtu := j.mtu(has)
 	devices, vnis := make([]string, len(x.Specs)), make([]uint32, len(x.Specs))
 	for i := range x.Specs {
@@ -188,7 +208,20 @@ func (m *member) settle(c *Config, set *policy.Set) error {
 	}
 	m.settled, m.set = c, set
 	m.mu.Unlock()
-	return m.apply(c.joined.state())
+	return m.tell(c.joined.state())
+}
+
+// tell has the kernel carry a state, unless it was told just that: mend puts back what others remove. applying is held.
+func (m *member) tell(s fabric.State) error {
+	if reflect.DeepEqual(m.told, s) {
+		return nil
+	}
+	m.told = fabric.State{} // after an error a part of s may be in force
+	err := m.apply(s)
+	if err == nil {
+		m.told = s
+	}
+	return err
 }
 
 // close has the kernel know the devices of a configuration before the first packet is written to them: what is written to
@@ -213,10 +246,10 @@ func (m *member) close(c *Config, set *policy.Set) (undo func() error, err error
 		undo = func() error {
 			m.applying.Lock()
 			defer m.applying.Unlock()
-			return m.apply(settled.joined.state())
+			return m.tell(settled.joined.state())
 		}
 	}
-	return undo, m.apply(c.joined.state())
+	return undo, m.tell(c.joined.state())
 }
 
 // rejoined is a configuration with what the newest placement adds. mu is held.
@@ -246,16 +279,20 @@ func (c *Config) same(other *Config) bool {
 // place follows a placement. Where the attachments stay, only what the kernel carries changes. A network without a number
 // costs that network alone.
 func (m *member) place(ctx context.Context, p *cluster.Placement) error {
-	text, err := json.Marshal(p)
-	if err == nil {
-		err = m.cache.SavePlacement(text)
-	}
 	m.mu.Lock()
+	if p.Same(m.placement) { // another policy decides
+		p = m.placement
+	}
 	m.placement, m.numbers = p, maps.Clone(p.VNIs)
+	saved := m.saved == p
 	if m.settled != nil {
 		m.rejoined(m.settled, m.set) // finds what is lacking
 	}
 	m.mu.Unlock()
+	var err error
+	if !saved {
+		err = m.save(p)
+	}
 	refused := map[string]bool{}
 	for range 3 { // what a reload attaches may be lacking then
 		err = errors.Join(err, m.number(ctx, refused))
@@ -272,6 +309,20 @@ func (m *member) place(ctx context.Context, p *cluster.Placement) error {
 		}
 	}
 	return errors.Join(err, errors.New("the policy changes faster than its networks get numbers"))
+}
+
+// save has a placement on disk.
+func (m *member) save(p *cluster.Placement) error {
+	text, err := json.Marshal(p)
+	if err == nil {
+		err = m.cache.SavePlacement(text)
+	}
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.saved = p
+	}
+	return err
 }
 
 // unnumbered are the names that lack a number which was not refused.
@@ -337,7 +388,8 @@ func (m *member) reapply() error {
 	if settled == nil {
 		return nil
 	}
-	return m.apply(settled.joined.state())
+	m.told = fabric.State{}
+	return m.tell(settled.joined.state())
 }
 
 // carried is what the kernel has carried, for metrics.
@@ -376,7 +428,7 @@ func (m *member) retune() (same bool, err error) {
 	}
 	m.settled = next
 	m.mu.Unlock()
-	return true, m.apply(next.joined.state())
+	return true, m.tell(next.joined.state())
 }
 
 // gateways are the networks behind the gateways that a configuration attaches, as cluster.HostRecord has them.

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"errors"
+	"maps"
 	"net/netip"
 	"testing"
 
@@ -51,8 +53,59 @@ func TestNewDevicesAreKnownBeforePacketsAreWrittenToThem(t *testing.T) {
 	if err := m.settle(&next, set); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.close(&next, set); err != nil || len(*applied) != 2 {
+	if _, err := m.close(&next, set); err != nil || len(*applied) != 1 {
 		t.Errorf("%v, applied %d times: nothing is new", err, len(*applied))
+	}
+}
+
+// A rule change tells the kernel nothing. What failed, and what somebody may have removed, it is told again.
+func TestTheKernelIsToldWhatIsNew(t *testing.T) {
+	names, set := fabricNames(t), enginetest.FigureOfTheSeed()
+	m, c, applied := joinedMember(map[string]uint32{names[0]: 7, names[1]: 8})
+	works := m.apply
+	next := *c
+	m.joint.join(&next, set, false)
+	m.apply = func(s fabric.State) error { works(s); return errors.New("no memory") }
+	if err := m.settle(&next, set); err == nil {
+		t.Fatal("no error")
+	}
+	m.apply = works
+	told := func(want int, what string, do func() error) {
+		t.Helper()
+		before := len(*applied)
+		if err := do(); err != nil || len(*applied)-before != want {
+			t.Errorf("%s: %v, told %d times, want %d", what, err, len(*applied)-before, want)
+		}
+	}
+	told(1, "after an error", func() error { return m.settle(&next, set) })
+	told(0, "another policy", func() error { return m.settle(&next, enginetest.FigureOfTheSeed()) })
+	told(0, "the same placement", func() error { _, err := m.retune(); return err })
+	told(1, "mend", m.reapply)
+	other := maps.Clone(m.placement.NICs)
+	delete(other, cluster.NormalNIC(set.NetworkInterfaces[1].ID))
+	m.placement = &cluster.Placement{Self: "h1", NICs: other, Hosts: m.placement.Hosts}
+	told(1, "another placement", func() error { _, err := m.retune(); return err })
+}
+
+// A plan is made once for a policy, attachments and a placement.
+func TestAPlanIsMadeAnewForWhatIsNew(t *testing.T) {
+	m, c, _ := joinedMember(nil)
+	set, own := enginetest.FigureOfTheSeed(), c.specs()
+	first := m.plan(set, own)
+	if m.plan(set, c.specs()) != first {
+		t.Error("made twice")
+	}
+	if none := m.plan(set, nil); len(none.Specs) != 0 {
+		t.Errorf("%v without attachments", none.Specs)
+	}
+	if m.plan(set, own); m.plan(enginetest.FigureOfTheSeed(), own) == m.plan(set, own) {
+		t.Error("that of another policy")
+	}
+	p := *m.placement
+	p.Hosts = map[string]cluster.PlacedHost{"h1": p.Hosts["h1"]}
+	m.placement = &p
+	if alone := m.plan(set, own); len(alone.Specs) != 1 {
+		t.Errorf("%v without other hosts", alone.Specs)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (l *live) load(path string, e inspect.Edit, was *loaded, shared *share) (*l
 		}
 		return c.load(l.ctx, time.Now(), was, shared)
 	}
-	all, err := c.load(l.ctx, time.Now(), l.tried, shared)
+	all, err := c.load(l.ctx, time.Now(), cmp.Or(l.tried, was), shared)
 	if err == nil {
 		l.tried = &loaded{file: all.file, files: all.files, policy: all.policy}
 	}

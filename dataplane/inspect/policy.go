@@ -54,6 +54,12 @@ func (f *PolicyFiles) again(paths []string) *PolicyFiles {
 	return other
 }
 
+// Following are files of a policy in another place, whose first Load takes over what these have loaded and has not changed. The
+// policy that these have loaded must not be modified.
+func (f *PolicyFiles) Following(serviceTags string, paths ...string) *PolicyFiles {
+	return &PolicyFiles{paths: paths, serviceTags: serviceTags, reader: f.reader.Following(serviceTags, paths...)}
+}
+
 // Taken are the files that the last Load took, sorted.
 func (f *PolicyFiles) Taken() []string { return f.reader.Taken() }
 

@@ -44,6 +44,8 @@ type Reader struct {
 	// named are the service tags that each group of the last policy names, each once.
 	named map[*ruleset.NSG][]string
 	taken []string
+	// last is what a Reader that follows takes over, and earlier what this one takes over at its first Read; nil: nothing.
+	last, earlier *clean
 }
 
 // asgEntry is one name under which references find an application security group.
@@ -101,7 +103,7 @@ func (r *Reader) Read() *Documents {
 			return out
 		}
 		if try == maxTries {
-			r.groups = nil
+			r.groups, r.last = nil, nil
 			out.Faults = append(out.Faults, ruleset.Fault{Code: CodeFileUnreadable, File: file,
 				Message: fmt.Sprintf("it changed while the policy was read, %d times: replace files at once, or write first and reload then", maxTries)})
 			return out
@@ -112,6 +114,12 @@ func (r *Reader) Read() *Documents {
 
 // readOnce also returns the files that it found.
 func (r *Reader) readOnce(s *source) (*Documents, []string) {
+	if was := r.earlier; was != nil {
+		r.earlier = nil
+		if out, files := r.follow(s, was); out != nil {
+			return out, files
+		}
+	}
 	l := newLoader()
 	l.source = s
 	if r.deployment.Runtime != "" { // what Azure shows may be of any group
@@ -119,11 +127,7 @@ func (r *Reader) readOnce(s *source) (*Documents, []string) {
 	}
 	files := l.files(r.paths)
 	data := r.readTags(l)
-	deployment := r.deployment
-	if deployment.Now.IsZero() {
-		deployment.Now = r.made
-	}
-	l.readValues(deployment)
+	r.readValues(l)
 	documents := l.readAll(r.documents(files), r.groups)
 	l.checkParameters()
 	l.run(gathering)
@@ -140,7 +144,17 @@ func (r *Reader) readOnce(s *source) (*Documents, []string) {
 	}
 	r.groups, r.asgs = l.groupFiles(documents), asgs
 	r.useTags(l, data)
+	r.remember(l, documents)
 	return out, files
+}
+
+// readValues reads the files of the deployment.
+func (r *Reader) readValues(l *loader) {
+	deployment := r.deployment
+	if deployment.Now.IsZero() {
+		deployment.Now = r.made
+	}
+	l.readValues(deployment)
 }
 
 // documents are the files of the policy without the tag file, which may lie among them.
@@ -354,11 +368,14 @@ func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 	return d
 }
 
-// groupFiles are the documents that hold only NSGs, if these have no fault and no rule in
+// groupFiles are the documents that hold only NSGs, if there is nothing to report of them and they have no rule in
 // another document.
 func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	unfit := maps.Clone(l.depending)
-	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
+	for _, s := range l.inSubnets {
+		unfit[s.file] = true
+	}
+	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved, l.out.Warnings} {
 		for i := range list {
 			unfit[list[i].File] = true
 		}

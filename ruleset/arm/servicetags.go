@@ -3,6 +3,7 @@ package arm
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,6 +93,13 @@ func (t *ServiceTags) Prefixes(name string) []netip.Prefix {
 func (t *ServiceTags) put(name string, prefixes []netip.Prefix) {
 	key := strings.ToLower(name)
 	t.tags[key] = tag{t.tags[key].TagFacts, prefixes}
+}
+
+// moved are the same tags for another file of the same content.
+func (t *ServiceTags) moved(file string) *ServiceTags {
+	next := *t
+	next.File, next.tags, next.problems = file, maps.Clone(t.tags), map[string]string{}
+	return &next
 }
 
 // Len is the number of tags.

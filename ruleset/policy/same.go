@@ -26,13 +26,20 @@ func (s *Set) Differs(other *Set) Difference {
 	if d.Elsewhere = !c.same(reflect.ValueOf(s).Elem(), reflect.ValueOf(other).Elem()) || !s.sameTagsOfWays(other); d.Elsewhere {
 		return d
 	}
-	before := make(map[string]*NetworkInterface, len(other.NetworkInterfaces))
-	for _, nic := range other.NetworkInterfaces {
+	rest, others := s.NetworkInterfaces, other.NetworkInterfaces
+	for len(rest) > 0 && len(others) > 0 && rest[0].ID == others[0].ID { // seldom are they in another order
+		if !c.sameInterfaces(rest[0], others[0]) {
+			d.Interfaces[strings.ToLower(rest[0].ID)] = true
+		}
+		rest, others = rest[1:], others[1:]
+	}
+	before := make(map[string]*NetworkInterface, len(others))
+	for _, nic := range others {
 		before[strings.ToLower(nic.ID)] = nic
 	}
-	for _, nic := range s.NetworkInterfaces {
+	for _, nic := range rest {
 		id := strings.ToLower(nic.ID)
-		if was := before[id]; was == nil || was != nic && !c.sameFields(reflect.ValueOf(nic).Elem(), reflect.ValueOf(was).Elem()) {
+		if was := before[id]; was == nil || !c.sameInterfaces(nic, was) {
 			d.Interfaces[id] = true
 		}
 		delete(before, id)
@@ -41,6 +48,10 @@ func (s *Set) Differs(other *Set) Difference {
 		d.Interfaces[id] = true
 	}
 	return d
+}
+
+func (c *comparison) sameInterfaces(a, b *NetworkInterface) bool {
+	return a == b || c.sameFields(reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem())
 }
 
 // sameTagsOfWays compares the service tags that routes and service endpoints name.
@@ -79,6 +90,8 @@ var (
 
 func (c *comparison) same(a, b reflect.Value) bool {
 	switch a.Kind() {
+	case reflect.String:
+		return a.String() == b.String()
 	case reflect.Pointer:
 		return c.samePointers(a, b)
 	case reflect.Struct:
@@ -117,8 +130,9 @@ func (c *comparison) same(a, b reflect.Value) bool {
 
 // sameFields compares structs. Differs compares some fields of a policy by itself.
 func (c *comparison) sameFields(a, b reflect.Value) bool {
+	whole := a.Type() != typeOfSet
 	for i := range a.NumField() {
-		if a.Type() == typeOfSet && slices.Contains(apart[:], a.Type().Field(i).Name) {
+		if !whole && slices.Contains(apart[:], a.Type().Field(i).Name) {
 			continue
 		}
 		if !c.same(a.Field(i), b.Field(i)) {
