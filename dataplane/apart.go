@@ -77,7 +77,7 @@ func (x *passage) beginApart() (int, packet.Drop) {
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit
 		here.count(x)
-		if here.begun && w.decisions != nil {
+		if w.decisions != nil && (here.begun || there.begun && x.from.FromFabric()) {
 			x.decided(packet.NotDropped)
 		}
 		there.count(x)

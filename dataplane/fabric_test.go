@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,6 +12,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -18,7 +22,13 @@ import (
 // hostOf is a host with some of the figure's NICs and the fabric of its network.
 func hostOf(t testing.TB, set *policy.Set, host string, specs ...topology.Spec) *Carrier {
 	t.Helper()
-	o := Options{Attachments: append([]topology.Spec{{Kind: topology.Fabric, Reference: "vnet1"}}, specs...), Flows: conntrack.Options{Max: 64, Seed: [2]uint64{1, 2}}}
+	return hostIn(t, set, "vnet1", host, specs...)
+}
+
+// hostIn is a host with the fabric of a group of networks.
+func hostIn(t testing.TB, set *policy.Set, group, host string, specs ...topology.Spec) *Carrier {
+	t.Helper()
+	o := Options{Attachments: append([]topology.Spec{{Kind: topology.Fabric, Reference: group}}, specs...), Flows: conntrack.Options{Max: 64, Seed: [2]uint64{1, 2}}}
 	o.Topology.Host, o.Topology.Seed = host, 1
 	c, err := NewCarrier(set, o)
 	if err != nil {
@@ -64,6 +74,98 @@ func TestEachEndIsJudgedByItsHost(t *testing.T) {
 		if r.Drop != step.drop || r.Drop == packet.NotDropped && r.To != step.to || len(r.Slots) != step.slots {
 			t.Errorf("%s: %s to %d by %d rules, want %s to %d by %d", step.name, r.Drop, r.To, len(r.Slots), step.drop, step.to, step.slots)
 		}
+	}
+}
+
+// trialOf is a candidate beside what a host carries, and reads what it was told once the host has carried.
+func trialOf(t *testing.T, c *Carrier, next *policy.Set) (told func() []string) {
+	t.Helper()
+	snapshot, err := c.Engine().Candidate(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, err := c.Engine().Judge(8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(decisions.Close)
+	c.worker.beginWatch()
+	return func() (list []string) {
+		c.worker.endWatch()
+		all := make([]watch.Decided, 8)
+		for i := range all[:decisions.Read(all)] {
+			var d verdict.Decision
+			list = append(list, fmt.Sprintf("%v to %v", all[i].Drop, d.DecideFrom(snapshot, snapshot.Attachments[all[i].From], &all[i].Packet)))
+		}
+		return list
+	}
+}
+
+// Each end of a flow between hosts is told to the candidate of its host, which judges that end alone.
+func TestACandidateIsJudgedAtEachEnd(t *testing.T) {
+	const fabric, local = 0, 1
+	figure := func(out, in ruleset.Access) *policy.Set {
+		return enginetest.Figure([]ruleset.Rule{enginetest.AnyRule("out", 100, ruleset.Outbound, out)}, []ruleset.Rule{enginetest.AnyRule("in", 100, ruleset.Inbound, in)})
+	}
+	hub := func(out, in ruleset.Access) *policy.Set { // answers take another way, so each end has a record of its own
+		return hubWorld{right: byFW("10.1.0.0/24"), a: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, out)}, b: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, in)}}.policy()
+	}
+	toVM3, _ := between()
+	for _, world := range []struct {
+		name            string
+		policy          func(out, in ruleset.Access) *policy.Set
+		group, from, to string
+		first           []byte
+		more            []topology.Spec
+	}{
+		{"answers by the same way", figure, "vnet1", "vm1-nic", "vm3-nic", toVM3, nil},
+		{"answers by an appliance", hub, "/vnet/hub", "/nic/a", "/nic/b", frameOf(tun.Header{}, ab("S")), []topology.Spec{{Kind: topology.Fabric, Sort: topology.FabricInterface, Reference: "/nic/fw"}}},
+	} {
+		const same, denied, allowed = "none to none", "none to rule_deny", "rule_deny to none"
+		for _, tt := range []struct {
+			name                 string
+			was, next            [2]ruleset.Access // outbound, inbound
+			atSender, atReceiver []string
+		}{
+			{"nothing changes", [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, []string{same}, []string{same}},
+			{"the sender's rules deny", [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, [2]ruleset.Access{ruleset.Deny, ruleset.Allow}, []string{denied}, []string{same}},
+			{"the receiver's rules deny", [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, [2]ruleset.Access{ruleset.Allow, ruleset.Deny}, []string{same}, []string{denied}},
+			{"the receiver's rules have denied", [2]ruleset.Access{ruleset.Allow, ruleset.Deny}, [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, []string{same}, []string{allowed}},
+			{"the sender's rules have denied", [2]ruleset.Access{ruleset.Deny, ruleset.Allow}, [2]ruleset.Access{ruleset.Allow, ruleset.Allow}, []string{allowed}, nil},
+		} {
+			t.Run(world.name+"/"+tt.name, func(t *testing.T) {
+				set, next := world.policy(tt.was[0], tt.was[1]), world.policy(tt.next[0], tt.next[1])
+				hosts := map[string]*Carrier{}
+				for _, nic := range []string{world.from, world.to} {
+					hosts[nic] = hostIn(t, set, world.group, nic, append([]topology.Spec{{Kind: topology.NetworkInterface, Reference: nic}}, world.more...)...)
+				}
+				atSender, atReceiver := trialOf(t, hosts[world.from], next), trialOf(t, hosts[world.to], next)
+				var r Carried
+				at := time.Unix(1_800_000_000, 0)
+				if hosts[world.from].Carry(at, local, world.first, &r); r.Drop == packet.NotDropped {
+					hosts[world.to].Carry(at, fabric, world.first, &r)
+				}
+				if s, o := atSender(), atReceiver(); !slices.Equal(s, tt.atSender) || !slices.Equal(o, tt.atReceiver) {
+					t.Errorf("at the sender %q, at the receiver %q, want %q and %q", s, o, tt.atSender, tt.atReceiver)
+				}
+			})
+		}
+	}
+}
+
+// An appliance that gets the answers alone begins a record of them on its host, and its rules are judged.
+func TestACandidateIsJudgedWhereAnApplianceGetsAnswers(t *testing.T) {
+	const appliances = 2
+	world := func(a ruleset.Access) *policy.Set {
+		return hubWorld{right: byFW("10.1.0.0/24"), fw: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, a)}}.policy()
+	}
+	host := hostIn(t, world(ruleset.Allow), "/vnet/hub", "fw", topology.Spec{Kind: topology.NetworkInterface, Reference: "/nic/fw"},
+		topology.Spec{Kind: topology.Fabric, Sort: topology.FabricInterface, Reference: "/nic/fw"})
+	told := trialOf(t, host, world(ruleset.Deny))
+	var r Carried
+	host.Carry(time.Unix(1_800_000_000, 0), appliances, frameOf(tun.Header{}, ba("SA")), &r)
+	if list := told(); r.Drop != packet.NotDropped || !slices.Equal(list, []string{"none to rule_deny"}) {
+		t.Errorf("%v: %q", r.Drop, list)
 	}
 }
 

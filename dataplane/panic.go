@@ -35,10 +35,10 @@ func (w *worker) survive() {
 	w.endStreak()
 	w.discardTrains()
 	for i := next; i < len(under); i++ {
-		w.carryAgain(under[i:i+1], prepared)
+		w.carryAgain(w.from, under[i:i+1], prepared)
 	}
 	for i := range behind {
-		w.carryAgain(behind[i:i+1], false)
+		w.carryAgain(w.behindFrom, behind[i:i+1], false)
 	}
 	w.used = 0
 	w.endWatch()
@@ -46,8 +46,8 @@ func (w *worker) survive() {
 	w.flows.Quiesce()
 }
 
-// carryAgain carries the one packet of a group that a panic has interrupted. Another panic costs this one.
-func (w *worker) carryAgain(one []slot, prepared bool) {
+// carryAgain carries the one packet of a group from an attachment that a panic has interrupted. Another panic costs this one.
+func (w *worker) carryAgain(attachment int, one []slot, prepared bool) {
 	defer func() {
 		fault := recover()
 		if fault == nil {
@@ -62,7 +62,7 @@ func (w *worker) carryAgain(one []slot, prepared bool) {
 		w.counters.Drop(packet.DropPanic)
 	}()
 	s := w.engine.snapshot.Load()
-	from := s.Attachments[w.from]
+	from := s.Attachments[attachment]
 	if !prepared {
 		w.prepare(from, one)
 	}

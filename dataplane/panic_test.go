@@ -85,7 +85,7 @@ func TestAPanicWithinAStreakLosesNoCount(t *testing.T) {
 			p := packettest.UDP(packettest.Spec{Src: addr1, Dst: addr2, SrcPort: 1000, DstPort: 53, Payload: 10})
 			r.devices[vm1].Inject(0, append(make([]byte, tun.HeaderLen), p...))
 		}
-		if _, err := w.serve(vm1, w.queues[vm1], nil); err != nil {
+		if _, err := w.serve(vm1, w.queues[vm1], true); err != nil {
 			t.Fatal(err)
 		}
 		r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {

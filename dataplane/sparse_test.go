@@ -15,7 +15,7 @@ import (
 
 // carryBurst is burst from an attachment's queue, or from that of bulk flows.
 func (w *worker) carryBurst(attachment int) error {
-	_, err := w.burst(attachment, w.queues[attachment], nil)
+	_, err := w.burst(attachment, w.queues[attachment], false)
 	return err
 }
 
@@ -189,6 +189,21 @@ func TestAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T) {
 		if n := devices[vm4].Drain(0, nil); n != 1 {
 			t.Errorf("turn %d: %d packets of the bulk flow came", turn, n)
 		}
+	}
+}
+
+// What comes while a group of bulk flows is read is carried before it. A panic there leaves the group the attachment's that sent it.
+func TestAPanicAheadOfBulkFlowsLeavesThemCarried(t *testing.T) {
+	w, devices := sparseRig(t)
+	const poison = 666
+	w.queues[vm4] = &faulty{Queue: w.queues[vm4], port: poison}
+	w.queues[vm1] = tellingReads{w.queues[vm1], sync.OnceFunc(func() {
+		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: poison, DstPort: 1, Payload: 16}))
+	})}
+	devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}))
+	turnOnce(t, w)
+	if n := devices[vm4].Drain(0, nil); n != 1 {
+		t.Errorf("%d packets of the bulk flow came", n)
 	}
 }
 

@@ -70,10 +70,11 @@ type worker struct {
 	group  [groupPackets]slot
 	ahead  [groupPackets]slot // of sparse flows, carried before group
 	// For survive: where the group under way came from, its packets, which one is carried (-1: they are prepared), and
-	// those that come behind it.
+	// those of an attachment that come behind it.
 	from          int
 	under, behind []slot
 	at            int
+	behindFrom    int
 	hashes        [groupPackets]uint64
 	decoder       packet.Decoder
 	streak        streak
@@ -193,13 +194,16 @@ func (w *worker) turn(ready []int) error {
 	if w.index == resetter && len(w.engine.silent) > 0 {
 		w.sendResets()
 	}
-	err := w.serveSparse()
+	var err error
+	for _, attachment := range w.few {
+		_, failed := w.serve(attachment, w.sparse[attachment], false)
+		err = errors.Join(err, failed)
+	}
 	for _, attachment := range ready {
 		for more, left := true, max(1, min(maxBursts, turnBursts/len(ready))); more && left > 0; left-- {
 			var failed error
-			more, failed = w.serve(attachment, w.queues[attachment], w.sparse[attachment])
-			w.few = w.poller.Sparse(w.few)
-			err = errors.Join(err, failed, w.serveSparse())
+			more, failed = w.serve(attachment, w.queues[attachment], true)
+			err = errors.Join(err, failed)
 			if w.carried >= yieldBytes {
 				w.carried = 0
 				tun.Yield()
@@ -215,20 +219,11 @@ func (w *worker) turn(ready []int) error {
 	return nil
 }
 
-// serveSparse carries a burst from each queue of sparse flows that is ready.
-func (w *worker) serveSparse() (err error) {
-	for _, attachment := range w.few {
-		_, failed := w.serve(attachment, w.sparse[attachment], nil)
-		err = errors.Join(err, failed)
-	}
-	return err
-}
-
 // serve carries a burst from a queue of an attachment, or stops watching a device that went away, with its namespace
 // perhaps. The others go on, also after a panic.
-func (w *worker) serve(attachment int, queue, sparse tun.Queue) (more bool, err error) {
+func (w *worker) serve(attachment int, queue tun.Queue, bulk bool) (more bool, err error) {
 	defer w.survive()
-	more, err = w.burst(attachment, queue, sparse)
+	more, err = w.burst(attachment, queue, bulk)
 	if err == nil {
 		return more, nil
 	}
@@ -237,8 +232,8 @@ func (w *worker) serve(attachment int, queue, sparse tun.Queue) (more bool, err 
 }
 
 // burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
-// clock is taken once. sparse is the queue of the attachment's sparse flows; nil: queue is that, or there is none.
-func (w *worker) burst(attachment int, queue, sparse tun.Queue) (more bool, err error) {
+// clock is taken once. bulk: what sparse flows have sent comes before each group.
+func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
 	w.fenced = w.engine.isFenced(w.time)
@@ -248,8 +243,8 @@ func (w *worker) burst(attachment int, queue, sparse tun.Queue) (more bool, err 
 		var n int
 		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
-		if sparse != nil && n > 0 {
-			ahead += w.carryAhead(attachment, sparse, w.group[:n], aheadPackets-ahead)
+		if bulk && n > 0 {
+			ahead += w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
 		}
 		w.carryGroup(attachment, w.group[:n])
 		full = took == burstPackets || w.used > waitingBytes
@@ -266,21 +261,41 @@ func (w *worker) burst(attachment int, queue, sparse tun.Queue) (more bool, err 
 	return err == nil, err
 }
 
-// carryAhead carries what sparse flows of an attachment have sent before group was read: what a flow sent before it became a
-// bulk flow waits there. It takes up to most packets, so that a flood of sparse flows may swap such, and returns how many it took.
-func (w *worker) carryAhead(attachment int, sparse tun.Queue, group []slot, most int) (took int) {
-	w.behind = group
+// carryAhead carries what sparse flows have sent before group was read from an attachment. What a flow sent before it became a
+// bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
+// group of each other attachment's. It returns how many packets there were.
+func (w *worker) carryAhead(attachment int, group []slot, most int) (took int) {
+	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
+		return 0
+	}
+	w.behindFrom, w.behind = attachment, group
+	if w.sparse[attachment] != nil { // also if it is not among those that the poller reports at a time
+		took = w.carryFew(attachment, most)
+	}
+	for _, other := range w.few {
+		if other != attachment {
+			took += w.carryFew(other, groupPackets)
+		}
+	}
+	w.behind = nil
+	return took
+}
+
+// carryFew carries up to most packets of an attachment's sparse flows, and returns how many there were. It leaves the buffer
+// as it is.
+func (w *worker) carryFew(attachment, most int) (took int) {
 	used := w.used
 	for took < most {
-		n, err := w.read(sparse, w.ahead[:min(most-took, groupPackets)], used+waitingBytes)
-		w.carryGroup(attachment, w.ahead[:n])
-		w.sendTrains()
+		n, err := w.read(w.sparse[attachment], w.ahead[:min(most-took, groupPackets)], used+waitingBytes)
+		if n > 0 { // else trains go on
+			w.carryGroup(attachment, w.ahead[:n])
+			w.sendTrains()
+		}
 		took, w.carried, w.used = took+n, w.carried+w.used-used, used
 		if err != nil {
 			break // it is empty, or whoever serves it finds the same
 		}
 	}
-	w.behind = nil
 	return took
 }
 

@@ -26,6 +26,34 @@ func BenchmarkScrapeOfManyRules(b *testing.B) {
 	}
 }
 
+// BenchmarkScrapeWithANewRule is a scrape of 200,000 rules that have counted, and of one more each time.
+func BenchmarkScrapeWithANewRule(b *testing.B) {
+	const counted = 200_000
+	engine := manyRules(b, 2*counted)
+	set, r := engine.Counters()[0], &rules{engine: engine, all: maxAllRules}
+	next := uint32(0)
+	count := func(n uint32) {
+		for end := next + n; next < end; next++ {
+			set.Add(next, 1, 1, 40)
+		}
+		set.Flush()
+	}
+	scrape := func() {
+		_, done, err := r.Gather()
+		if err != nil {
+			b.Fatal(err)
+		}
+		done()
+	}
+	count(counted)
+	scrape()
+	b.ReportAllocs()
+	for b.Loop() {
+		count(1)
+		scrape()
+	}
+}
+
 // BenchmarkScrapeOfManyAttachments is a whole scrape, as text, of 5,000 NICs. Their devices are
 // memory, whose counters cost nothing to read.
 func BenchmarkScrapeOfManyAttachments(b *testing.B) {

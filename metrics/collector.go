@@ -82,6 +82,17 @@ func LogLinesLost(lost func() uint64) prometheus.Collector {
 		Help: "Lines that are not in the daemon's log, because it was not read fast enough."}, func() float64 { return float64(lost()) })
 }
 
+// Standby shows whether another process goes on at once when this one fails. prepared is safe for concurrent use.
+func Standby(prepared func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "nsgd_standby_prepared",
+		Help: "Whether another process goes on at once when this one fails; absent without nsgd keep --standby."}, func() float64 {
+		if prepared() {
+			return 1
+		}
+		return 0
+	})
+}
+
 // collector shows what has few series: flows, fragments, drops, the platform, workers and the
 // policy. Safe for concurrent use.
 type collector struct {

@@ -30,7 +30,7 @@ func exportedByTheDaemon(t *testing.T) exported {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { recorder.Close() })
-	families, done, err := NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads, Also: []prometheus.Collector{recorder, Cluster(func() ClusterState { return ClusterState{} }),
+	families, done, err := NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads, Also: []prometheus.Collector{recorder, Standby(func() bool { return true }), Cluster(func() ClusterState { return ClusterState{} }),
 		Fabric(func() (*FabricState, error) { return &FabricState{Dropped: map[string]uint64{"forged_source": 0}}, nil })}}).Gather()
 	if err != nil {
 		t.Fatal(err)

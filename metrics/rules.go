@@ -45,13 +45,13 @@ type rules struct {
 	all    int // see maxAllRules
 
 	mu         sync.Mutex
-	series     *series // of version, for slots; guarded by mu
-	version    uint64  // of the registry; guarded by mu
-	slots      []int   // that have series; guarded by mu
-	has        []bool  // by slot: it is among them; guarded by mu
-	named      []bool  // by slot: a rule has it; never changed; guarded by mu
-	inForce    []bool  // by slot, of the policy of generation; never changed; guarded by mu
-	generation uint64  // guarded by mu
+	series     []*series // of version, see withNew; guarded by mu
+	version    uint64    // of the registry; guarded by mu
+	shown      int       // slots that have series; guarded by mu
+	has        []bool    // by slot: it is among them; guarded by mu
+	named      []bool    // by slot: a rule has it; never changed; guarded by mu
+	inForce    []bool    // by slot, of the policy of generation; never changed; guarded by mu
+	generation uint64    // guarded by mu
 }
 
 var _ prometheus.TransactionalGatherer = (*rules)(nil)
@@ -81,7 +81,7 @@ func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 	shown := func(slot int) bool {
 		return n.named[slot] && slot < len(n.inForce) && n.inForce[slot] || n.counted(slot)
 	}
-	p := s.take()
+	p := takeAll(s)
 	p.show(ruleHits, func(slot int) (float64, bool) { return float64(counts[slot].Hits), shown(slot) })
 	p.show(rulePackets, func(slot int) (float64, bool) { return float64(counts[slot].Packets), shown(slot) })
 	p.show(ruleBytes, func(slot int) (float64, bool) { return float64(counts[slot].Bytes), shown(slot) })
@@ -90,15 +90,14 @@ func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 }
 
 // current reads the counters, and returns the series of the slots that are shown.
-func (r *rules) current(version uint64) (*series, ruleReading) {
+func (r *rules) current(version uint64) ([]*series, ruleReading) {
 	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var keys []topology.RuleKey
+	keys := r.engine.Registry().Keys()
 	if r.series == nil || r.version < version {
-		keys = r.engine.Registry().Keys()
-		r.series, r.version, r.named = nil, version, make([]bool, len(keys))
-		r.slots, r.has = r.slots[:0], make([]bool, len(keys))
+		r.series, r.version, r.shown = nil, version, 0
+		r.named, r.has = make([]bool, len(keys)), make([]bool, len(keys))
 		for slot, k := range keys {
 			r.named[slot] = k != topology.RuleKey{}
 		}
@@ -107,19 +106,28 @@ func (r *rules) current(version uint64) (*series, ruleReading) {
 		r.inForce, r.generation = snapshot.MarkSlots(nil), snapshot.Generation
 	}
 	n := ruleReading{r.named, r.inForce, r.engine.Counters().Rules(len(r.named)), r.engine.Counters().LastHits(len(r.named))}
-	before := len(r.slots)
+	var fresh []int
 	for slot := range r.named {
-		if !r.has[slot] && (len(r.named) <= r.all || n.counted(slot) && len(r.slots) < maxCountedRules) {
-			r.has[slot], r.slots = true, append(r.slots, slot)
+		if !r.has[slot] && (len(r.named) <= r.all || n.counted(slot) && r.shown < maxCountedRules) {
+			r.has[slot], fresh = true, append(fresh, slot)
+			r.shown++
 		}
 	}
-	if r.series == nil || len(r.slots) > before {
-		if keys == nil {
-			keys = r.engine.Registry().Keys()
-		}
-		r.series = newSeries(ruleFamilies, ruleElements(keys, r.slots))
+	if r.series == nil || len(fresh) > 0 {
+		r.series = withNew(r.series, ruleElements(keys, fresh))
 	}
 	return r.series, n
+}
+
+// withNew adds elements to some series, which stay as they are for other scrapes: the longest first, each more than twice
+// as long as the next. So an element moves to other series a few times, however many elements come one by one.
+func withNew(all []*series, elements []element) []*series {
+	n := len(all)
+	for n > 0 && len(all[n-1].elements) <= 2*len(elements) {
+		n--
+		elements = append(elements, all[n].elements...)
+	}
+	return append(all[:n:n], newSeries(ruleFamilies, elements))
 }
 
 func ruleElements(keys []topology.RuleKey, slots []int) []element {

@@ -49,6 +49,8 @@ type page struct {
 	series   *series
 	families []pageFamily
 	shown    []*dto.MetricFamily
+	// also are the pages of further elements, whose metrics show adds to the families of this one; see takeAll.
+	also []*page
 }
 
 // pageFamily has a value for each element, and a metric that points to the value.
@@ -67,6 +69,15 @@ func (s *series) take() *page {
 	p := &page{series: s, families: make([]pageFamily, len(s.families))}
 	for i := range p.families {
 		p.families[i].prepare(&s.families[i], s.elements)
+	}
+	return p
+}
+
+// takeAll is take for the elements of several series of the same families. all has one at least.
+func takeAll(all []*series) *page {
+	p := all[0].take()
+	for _, s := range all[1:] {
+		p.also = append(p.also, s.take())
 	}
 	return p
 }
@@ -95,22 +106,37 @@ func (f *pageFamily) prepare(description *family, elements []element) {
 }
 
 // release gives the page back. Its families must not be used any more.
-func (p *page) release() { p.series.idle.Store(p) }
+func (p *page) release() {
+	for _, q := range p.also {
+		q.release()
+	}
+	p.also = p.also[:0]
+	p.series.idle.Store(p)
+}
 
 // show adds a family. value gives the value of each element, by its index. Elements without a
 // known value are left out, and so is a family without elements: it has no valid text.
 func (p *page) show(family int, value func(index int) (v float64, known bool)) {
 	f := &p.families[family]
-	f.dto.Metric = f.dto.Metric[:0]
-	for i := range p.series.elements {
-		if v, known := value(p.series.elements[i].index); known {
-			f.values[i] = v
-			f.dto.Metric = append(f.dto.Metric, &f.metrics[i])
-		}
+	f.dto.Metric = p.add(f.dto.Metric[:0], family, value)
+	for _, q := range p.also {
+		f.dto.Metric = q.add(f.dto.Metric, family, value)
 	}
 	if len(f.dto.Metric) > 0 {
 		p.shown = append(p.shown, &f.dto)
 	}
+}
+
+// add appends the metrics of the page's own elements.
+func (p *page) add(list []*dto.Metric, family int, value func(index int) (v float64, known bool)) []*dto.Metric {
+	f := &p.families[family]
+	for i := range p.series.elements {
+		if v, known := value(p.series.elements[i].index); known {
+			f.values[i] = v
+			list = append(list, &f.metrics[i])
+		}
+	}
+	return list
 }
 
 // labelPairs makes each label once.

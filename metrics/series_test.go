@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,6 +203,33 @@ func TestAPageIsOneScrapesAtATime(t *testing.T) {
 	first.release()
 	if third := s.take(); third != first || s.take() == first {
 		t.Error("a released page is not given to one scrape")
+	}
+}
+
+// Each rule that first counted had all series of up to 500,000 rules made anew.
+func TestFewSeriesMoveForEachNewRule(t *testing.T) {
+	const rules = 1 << 12
+	var all []*series
+	moved := 0
+	for i := range rules {
+		before := slices.Clone(all)
+		all = withNew(all, []element{{index: i}})
+		total := 0
+		for n, s := range all {
+			total += len(s.elements)
+			if n > 0 && 2*len(s.elements) >= len(all[n-1].elements) {
+				t.Fatalf("%d elements follow %d", len(s.elements), len(all[n-1].elements))
+			}
+			if n >= len(before) || before[n] != s {
+				moved += len(s.elements)
+			}
+		}
+		if total != i+1 {
+			t.Fatalf("%d elements of %d", total, i+1)
+		}
+	}
+	if most := 12 * rules; moved > most { // each at most once for each power of two
+		t.Errorf("%d elements moved, want at most %d", moved, most)
 	}
 }
 

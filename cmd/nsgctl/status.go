@@ -71,6 +71,13 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	if s.Unkept != "" {
 		facts.row("outlive it", "no flows: "+s.Unkept)
 	}
+	switch s.Standby {
+	case "":
+	case "none":
+		facts.row("standby", "none: should nsgd fail, packets wait for another start. nsgctl reload prepares one; the log of nsgd keep says why there is none")
+	default:
+		facts.row("standby", s.Standby)
+	}
 	if s.Unprobed != "" {
 		facts.row("health probes", s.Unprobed)
 	}

@@ -22,6 +22,18 @@ func TestStatusLeavesOutAChangeNumberThatTheFileLacks(t *testing.T) {
 	}
 }
 
+func TestStatusShowsWhetherAStandbyIsThere(t *testing.T) {
+	for state, want := range map[string]string{"": "", "prepared": "standby prepared", "none": "standby none: should nsgd fail"} {
+		var out strings.Builder
+		if err := statusTable(&out, &inspect.Status{Standby: state}); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(text, want) || strings.Contains(text, "standby") != (state != "") {
+			t.Errorf("%q: %q is missing in\n%s", state, want, out.String())
+		}
+	}
+}
+
 func TestStatusShowsTheAgeOfServiceTags(t *testing.T) {
 	var out strings.Builder
 	written := time.Now().Add(-50 * time.Hour)

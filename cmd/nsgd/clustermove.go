@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/cluster"
@@ -67,6 +68,7 @@ func (a *arriving) Read(r io.Reader) (err error) {
 // Arrive implements cluster.Daemon.
 func (m *member) Arrive(u *generation.Unpacked, nics []string, nic, from string, take func(cluster.Arriving) error) (came cluster.Arrived, err error) {
 	a := &arriving{engine: m.engine, nic: nic, from: from}
+	var carried time.Time
 	err = m.with(u, func() error {
 		_, err := m.service.Reload(inspect.ReloadRequest{
 			Cause: fmt.Sprintf("cluster: %s comes from %s", nic, from),
@@ -83,10 +85,14 @@ func (m *member) Arrive(u *generation.Unpacked, nics []string, nic, from string,
 					}
 					came = cluster.Arrived{Flows: got.Flows, Joined: got.Joined, Lost: got.Lost}
 				},
+				Carried: func() { carried = time.Now() },
 			},
 		})
 		return err
 	})
+	if err == nil {
+		came.Carried = time.Since(carried)
+	}
 	return came, err
 }
 

@@ -269,7 +269,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes, History: d.history,
 		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Earlier: d.config.earlierPolicies(), Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Standby: d.inherited.store.Standby, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Earlier: d.config.earlierPolicies(), Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)

@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 )
@@ -113,6 +114,9 @@ func (d *daemon) collectors() []prometheus.Collector {
 	all := []prometheus.Collector{metrics.LogLinesLost(d.lines.Lost), metrics.DHCP(d.responders.frames)}
 	if d.recorder != nil {
 		all = append(all, d.recorder)
+	}
+	if store := d.inherited.store; store.Standby() != "" {
+		all = append(all, metrics.Standby(func() bool { return store.Standby() == fdstore.StandbyPrepared }))
 	}
 	return append(all, d.member.collectors()...)
 }

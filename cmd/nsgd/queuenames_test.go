@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fdstore"
@@ -217,5 +220,66 @@ func TestThePredecessorHearsWhatWentWrong(t *testing.T) {
 			t.Errorf("%v was said, %v is heard", failed, err)
 		}
 		ours.Close()
+	}
+}
+
+// A next process that the kernel had killed was waited for until two minutes had passed: this process had its end of the
+// socket too.
+func TestAnUpgradeEndsTheStandbyFirst(t *testing.T) {
+	folder, err := os.MkdirTemp("", "k") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	keeper, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(folder, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.Close()
+	t.Setenv("NOTIFY_SOCKET", keeper.LocalAddr().String())
+	t.Setenv("FDSTORE", "1")
+	defer func(before []string) { os.Args = before }(os.Args)
+	os.Args = []string{os.Args[0], "-test.list=^$"} // the next process ends at once
+	d := &daemon{log: slog.New(slog.DiscardHandler), devices: &liveDevices{}, privileged: &privileged.Client{}}
+	if d.inherited, err = inherit(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err = d.upgrade(ctx); err == nil || !strings.Contains(err.Error(), "this one stays: the other process has ended") {
+		t.Errorf("a next process that ends: %v", err)
+	}
+	for _, want := range []string{"RELOADING=1", "READY=1"} {
+		buf := make([]byte, 100)
+		if err := keeper.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := keeper.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Errorf("the keeper hears %q (%v), want %q", buf[:n], err, want)
+		}
+	}
+}
+
+// A keeper that was not told started another process beside the one that went on.
+func TestNobodyGoesOnWhereTheKeeperCantBeTold(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
+	t.Setenv("FDSTORE", "1")
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	d := &daemon{log: slog.New(slog.DiscardHandler), next: &successor{newHandshake(ours), 1}}
+	var err error
+	if d.inherited, err = inherit(); err != nil {
+		t.Fatal(err)
+	}
+	d.inherited.leaving.Store(true)
+	done := make(chan error, 1)
+	go func() {
+		done <- d.handOver()
+		ours.Close()
+	}()
+	heard := newHandshake(theirs).hear(lineGo, takeOverPatience)
+	theirs.Close()
+	if err := <-done; heard == nil || err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("the next process hears %v, this one says %v", heard, err)
 	}
 }

@@ -143,8 +143,15 @@ func (d *daemon) upgrade(ctx context.Context) (*inspect.Upgraded, error) {
 	if d.confirmation.waiting.Load() {
 		return nil, errors.New("this run waits for nsgctl confirm")
 	}
+	// Three processes at a time would take the memory of three.
+	if err := d.inherited.store.DismissStandby(); err != nil {
+		return nil, err
+	}
 	s, err := d.beget(ctx)
 	if err != nil {
+		if !d.inherited.store.IsSystemds() {
+			d.notify(notifyReady) // for another standby
+		}
 		return nil, fmt.Errorf("the new process is not prepared, this one stays: %w", err)
 	}
 	d.log.Info("the next process is prepared", "pid", s.pid)
@@ -193,7 +200,6 @@ func (d *daemon) beget(ctx context.Context) (*successor, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
 	files := d.inherited.slabs.Files()
 	defer func() {
 		for name, f := range files {
@@ -203,10 +209,10 @@ func (d *daemon) beget(ctx context.Context) (*successor, error) {
 		}
 	}()
 	if err := d.devices.duplicate(files); err != nil {
-		return nil, errors.Join(err, ours.Close())
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
 	}
 	pid, kill, err := d.startSuccessor(files, theirs)
-	if err != nil {
+	if err = errors.Join(err, theirs.Close()); err != nil { // so that the next process's end is heard
 		return nil, errors.Join(err, ours.Close())
 	}
 	s := &successor{newHandshake(ours), pid}

@@ -57,6 +57,8 @@ type place struct {
 	name     string
 	standing bool
 	alike    int // see topology.AddressClass
+	// beside are all who have the addresses, each in a place of its own: networks may have the same ones. nil: it is one.
+	beside []*topology.Endpoint
 }
 
 func (p *place) address() netip.Addr { return topology.ExampleOf(p.ranges) }
@@ -138,12 +140,22 @@ func (b *Between) destinations(end *End) (list []place) {
 				continue
 			}
 			p := place{index: len(list), ranges: ranges, standing: standing, alike: b.classes[i].Alike}
+			var have []*topology.Endpoint
 			for _, e := range b.classes[i].senders {
-				if p.endpoint == nil && (end.means == nil || end.means(e)) {
-					p.endpoint, p.name = e, b.name(e)
+				if end.means == nil || end.means(e) {
+					have = append(have, e)
 				}
 			}
-			list = append(list, p)
+			if len(have) > 1 {
+				p.beside = have
+			}
+			for _, e := range have {
+				p.index, p.endpoint, p.name = len(list), e, b.name(e)
+				list = append(list, p)
+			}
+			if len(have) == 0 {
+				list = append(list, p)
+			}
 		}
 	}
 	add(end.addresses, false)

@@ -146,10 +146,13 @@ func sameService(a, b analysis.Service) bool {
 // to an address of its own.
 func (q *betweenQuery) meant(c *course, dst *place) bool {
 	end := c.end()
+	arrives := c.drop == packet.NotDropped || end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
+	if arrives && end != dst.endpoint && slices.Contains(dst.beside, end) {
+		return false
+	}
 	if q.to.means == nil {
 		return true
 	}
-	arrives := c.drop == packet.NotDropped || end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
 	if dst.standing || arrives {
 		return end != nil && q.to.means(end)
 	}

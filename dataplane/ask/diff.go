@@ -75,22 +75,33 @@ func newSideOf(s *topology.Snapshot) *diffSide {
 	}
 	for _, e := range s.Endpoints() {
 		t := &diffTarget{endpoint: e, own: e.Judged()}
-		key := ""
 		if nic := e.NetworkInterface; nic != nil {
 			t.name = nic.Name
 			if names[strings.ToLower(nic.Name)] > 1 {
 				t.name = nic.ID
 			}
-			key, t.full = strings.ToLower(nic.ID)+" "+e.Address().String(), t.name+" "+e.Address().String()
+			t.full = t.name + " " + e.Address().String()
 		} else {
 			t.own = othersOf(s, e)
 			t.name = e.Subnet.VirtualNetwork.Name + "/" + e.Subnet.Name
-			key, t.full = strings.ToLower(e.Subnet.ID), t.name
+			t.full = t.name
 		}
+		key := targetKey(e)
 		side.targets[key] = t
 		side.order = append(side.order, key)
 	}
 	return side
+}
+
+// targetKey is equal for an endpoint of virtual networks in two policies; empty: it is none of these.
+func targetKey(e *topology.Endpoint) string {
+	switch {
+	case e.NetworkInterface != nil:
+		return strings.ToLower(e.NetworkInterface.ID) + " " + e.Address().String()
+	case e.Subnet != nil:
+		return strings.ToLower(e.Subnet.ID)
+	}
+	return ""
 }
 
 // othersOf are a subnet's addresses, without those of network interfaces that other groups judge, or that are closed.
@@ -124,8 +135,9 @@ type diffGroup struct {
 	change int // index in the result
 	own    []netipx.IPSetBuilder
 	raw    []analysis.Box // of the first target
-	// ends are the targets' own addresses; forwards says that one of them gets packets for others too.
+	// ends are the targets' own addresses, and targets their keys; forwards says that one of them gets packets for others too.
 	ends     netipx.IPSetBuilder
+	targets  map[string]bool
 	forwards bool
 }
 
@@ -264,7 +276,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		if d.groups == nil {
 			d.groups = map[string]*diffGroup{}
 		}
-		g = &diffGroup{change: len(d.result.Changes), own: make([]netipx.IPSetBuilder, len(c.Boxes)), raw: c.Boxes}
+		g = &diffGroup{change: len(d.result.Changes), targets: map[string]bool{}, own: make([]netipx.IPSetBuilder, len(c.Boxes)), raw: c.Boxes}
 		d.groups[key] = g
 		for i := range c.Boxes {
 			change.Boxes = append(change.Boxes, boxOf(&c.Boxes[i], d.after.namesFor(t)))

@@ -61,12 +61,15 @@ func (s *diffSide) between(maxStates int) *Between {
 	return s.paths
 }
 
-// known are the addresses in some ranges that the policy has, of the first ends; more says that there are others.
-func (s *diffSide) known(ranges []netipx.IPRange, most int) (set *netipx.IPSet, more bool) {
+// known are the addresses in some ranges that the policy has, of the first ends that are meant; more says that there are others.
+func (s *diffSide) known(ranges []netipx.IPRange, most int, means func(*topology.Endpoint) bool) (set *netipx.IPSet, more bool) {
 	var asked, found netipx.IPSetBuilder
 	addRanges(&asked, ranges)
 	in := setOf(&asked)
 	for _, e := range s.snapshot.Endpoints() {
+		if means != nil && !means(e) {
+			continue
+		}
 		own := s.ownIn(e, in)
 		if own == nil {
 			continue
@@ -104,6 +107,9 @@ func (s *diffSide) ownIn(e *topology.Endpoint, set *netipx.IPSet) *netipx.IPSet 
 
 // joins notes a target of the group's change.
 func (g *diffGroup) joins(t *diffTarget) {
+	if t.endpoint != nil {
+		g.targets[targetKey(t.endpoint)] = true
+	}
 	switch {
 	case t.endpoint == nil:
 	case t.endpoint.NetworkInterface == nil:
@@ -129,6 +135,7 @@ func (d *differ) endToEnd(g *diffGroup, c *DiffChange) *DiffEndToEnd {
 	paths := side.between(maxStates)
 	out := &DiffEndToEnd{Changed: []DiffPath{}, Unchanged: []DiffPath{}, More: c.More || g.forwards}
 	targets := setOf(&g.ends)
+	changed := func(e *topology.Endpoint) bool { return g.targets[targetKey(e)] } // others may have the same addresses
 	asked := false
 	for i := range g.raw {
 		if i == mostPathBoxes {
@@ -143,13 +150,13 @@ func (d *differ) endToEnd(g *diffGroup, c *DiffChange) *DiffEndToEnd {
 		var at netipx.IPSetBuilder
 		at.AddSet(setOf(&g.own[i]))
 		at.Intersect(targets)
-		own, moreOwn := side.known(setOf(&at).Ranges(), mostPathOwn)
-		ends, moreEnds := side.known(other, mostPathOthers)
+		own, moreOwn := side.known(setOf(&at).Ranges(), mostPathOwn, changed)
+		ends, moreEnds := side.known(other, mostPathOthers, nil)
 		if len(own.Ranges()) == 0 || len(ends.Ranges()) == 0 {
 			continue
 		}
 		asked, out.More = true, out.More || moreOwn || moreEnds
-		from, to := &End{Text: "own", addresses: own}, &End{Text: "other", addresses: ends}
+		from, to := &End{Text: "own", addresses: own, means: changed}, &End{Text: "other", addresses: ends}
 		if c.Direction == ruleset.Inbound.String() {
 			from, to = to, from
 		}

@@ -1,14 +1,18 @@
 package ask
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // onPath is what verify says of a packet's whole path; ok is false where verify cannot ask.
@@ -113,11 +117,74 @@ func holdKnownEnds(t *testing.T, seed uint64, s *topology.Snapshot, c *DiffChang
 func TestKnownEndsAreBounded(t *testing.T) {
 	side := newSideOf(randomPolicies(t, 1)[0])
 	side.between(0)
-	all, more := side.known(rangesOf(everyAddress), 1000)
+	all, more := side.known(rangesOf(everyAddress), 1000, nil)
 	if more || len(all.Prefixes()) < 4 {
 		t.Fatalf("%v, more %v", all.Prefixes(), more)
 	}
-	if some, more := side.known(rangesOf(everyAddress), 2); !more || len(some.Prefixes()) >= len(all.Prefixes()) {
+	if some, more := side.known(rangesOf(everyAddress), 2, nil); !more || len(some.Prefixes()) >= len(all.Prefixes()) {
 		t.Errorf("%v of %v, more %v", some.Prefixes(), all.Prefixes(), more)
+	}
+}
+
+// Networks that don't know each other may have the same addresses: a path is between the ends of one of them. The first
+// network's ends were named for the others' too.
+func TestPathsOfNetworksWithTheSameAddresses(t *testing.T) {
+	const networks = 3
+	world := func(open int, d ruleset.Direction) *topology.Snapshot {
+		set := &policy.Set{}
+		space := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
+		for n := range networks {
+			v := &policy.VirtualNetwork{Name: fmt.Sprint("v", n), ID: fmt.Sprint("/v", n), AddressSpace: space}
+			v.Subnets = []*policy.Subnet{{Name: "s", ID: v.ID + "/s", VirtualNetwork: v, Prefixes: space}}
+			set.VirtualNetworks = append(set.VirtualNetworks, v)
+			for i, name := range []string{"a", "b"} {
+				nsg := &ruleset.NSG{Name: fmt.Sprint(name, n), ID: fmt.Sprint("/g", name, n)}
+				if at := map[ruleset.Direction]int{ruleset.Outbound: 0, ruleset.Inbound: 1}[d]; at == i && n != open {
+					nsg.Rules = []ruleset.Rule{enginetest.AnyRule("deny", 100, d, ruleset.Deny)}
+				}
+				set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
+				set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: nsg.Name, ID: "/n" + nsg.Name, NetworkSecurityGroup: nsg, IPConfigurations: []policy.IPConfiguration{{
+					Name: "c", Address: netip.AddrFrom4([4]byte{10, 9, 0, byte(4 + i)}), Subnet: v.Subnets[0], Primary: true}}})
+			}
+		}
+		return build(t, set)
+	}
+	for n := range networks {
+		for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
+			found := 0
+			for _, c := range Diff(world(-1, d), world(n, d), DiffOptions{EndToEnd: true}).Changes {
+				if c.EndToEnd == nil {
+					continue
+				}
+				for _, p := range slices.Concat(c.EndToEnd.Changed, c.EndToEnd.Unchanged) {
+					for _, name := range slices.Concat(p.From, p.To) {
+						if found++; !strings.HasSuffix(name, fmt.Sprint(n)) && !strings.HasPrefix(name, fmt.Sprint("v", n)) {
+							t.Errorf("network %d, %v: %q to %q", n, d, p.From, p.To)
+						}
+					}
+				}
+			}
+			if found < 2 {
+				t.Errorf("network %d, %v: %d ends of paths", n, d, found)
+			}
+		}
+	}
+	paths := NewBetween(world(0, ruleset.Inbound), 0)
+	own, err := paths.End("nic:a2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := paths.End("10.9.0.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := paths.Ask(own, to, nil)
+	if err != nil || len(sets.Sets) == 0 {
+		t.Fatalf("%+v, %v", sets, err)
+	}
+	for i := range sets.Sets {
+		if s := &sets.Sets[i]; !slices.Equal(s.To, []string{"b2"}) {
+			t.Errorf("from a2 to 10.9.0.5: %q", s.To)
+		}
 	}
 }

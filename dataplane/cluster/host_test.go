@@ -40,6 +40,7 @@ type host struct {
 	flows      map[string]string  // by network interface
 	writing    func()             // within Departing.Write; nil: nothing
 	reading    func(string) error // by Arriving.Read; nil: all is well
+	carried    time.Duration      // Arrived.Carried
 }
 
 var began = time.Now()
@@ -203,7 +204,7 @@ func (h *host) Arrive(u *generation.Unpacked, nics []string, nic, from string, t
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.attached, h.flows[nic] = slices.Clone(nics), x.came
-	return Arrived{Flows: len(x.came)}, nil
+	return Arrived{Flows: len(x.came), Carried: h.carried}, nil
 }
 
 // carriesNow reports that the host carries a network interface at this moment.

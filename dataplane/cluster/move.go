@@ -221,10 +221,10 @@ func (s *Store) follow(ctx context.Context, nic string, m *Move, lease clientv3.
 	defer cancel()
 	told := map[string]Stage{}
 	var done, failed time.Time
-	last := "neither has answered"
+	last := ""
 	for renewed := time.Now(); ; {
-		from, to, at, err := s.moveStates(ctx, nic, m)
-		if err == nil {
+		now, err := s.moveNow(ctx, nic, m)
+		if from, to, at := now.from, now.to, now.at; err == nil {
 			for _, one := range []struct {
 				host  string
 				state MoveState
@@ -249,6 +249,8 @@ func (s *Store) follow(ctx context.Context, nic string, m *Move, lease clientv3.
 				if failed.IsZero() {
 					failed = time.Now()
 				}
+			case now.gone != "" && at != m.To: // the claim can't change any more by this move
+				return nil, &MoveError{"", fmt.Errorf("%s has not moved: %s is not registered any more as it was: its lease has ended, or it has begun anew; %s", nic, now.gone, now.where())}
 			}
 		}
 		if time.Since(renewed) > moveLease/5 {
@@ -276,45 +278,87 @@ func (s MoveState) String() string {
 	return "failed: " + s.Fault
 }
 
-// gaveUp says where a network interface is whose move took too long.
+// gaveUp says where a network interface is whose move took too long, and who has kept it waiting. last is what was said last.
 func (s *Store) gaveUp(ctx context.Context, nic string, m *Move, last string) error {
-	_, _, at, err := s.moveStates(ctx, nic, m)
-	where := "it is at " + at
-	switch {
-	case err == nil && at == "":
-		where = "no host has it"
-	case err != nil:
-		where = "where it is now is not known: " + err.Error()
-	}
-	return &MoveError{"", fmt.Errorf("%s has not moved in time (%s); %s", nic, last, where)}
-}
-
-// moveStates are what both hosts say of a move, and the host that has the claim.
-func (s *Store) moveStates(ctx context.Context, nic string, m *Move) (from, to MoveState, at string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	names := []string{s.keys.host(m.From), s.keys.host(m.To), s.keys.claim(nic)}
-	r, err := s.client.Txn(ctx).Then(clientv3.OpGet(names[0]), clientv3.OpGet(names[1]), clientv3.OpGet(names[2])).Commit()
+	now, err := s.moveNow(ctx, nic, m)
 	if err != nil {
-		return from, to, "", s.failed("reading a move", err)
+		return &MoveError{"", fmt.Errorf("%s has not moved in time; where it is now is not known: %w", nic, err)}
 	}
-	states := []*MoveState{&from, &to}
-	for i, one := range r.Responses {
-		for _, kv := range one.GetResponseRange().Kvs {
-			if i == 2 {
-				var c ClaimRecord
-				err = errors.Join(err, decode(names[i], kv.Value, &c))
-				at = c.Host
-				continue
-			}
-			var h HostRecord
-			err = errors.Join(err, decode(names[i], kv.Value, &h))
-			if state, ok := h.Moves[nic]; ok && state.Move == m.Revision {
-				*states[i] = state
-			}
+	var why []string
+	if last != "" {
+		why = append(why, last)
+	}
+	view, _ := s.View(ctx) // without it less is said
+	for _, one := range []struct {
+		host  string
+		stage Stage
+	}{{m.From, now.from.Stage}, {m.To, now.to.Stage}} {
+		if one.stage == "" {
+			why = append(why, one.host+" has not answered"+view.busy(one.host, m))
 		}
 	}
-	return from, to, at, err
+	return &MoveError{"", fmt.Errorf("%s has not moved in time (%s); %s", nic, strings.Join(why, "; "), now.where())}
+}
+
+// busy says which older move a host takes part in first; empty: none.
+func (v *View) busy(host string, m *Move) string {
+	if v == nil {
+		return ""
+	}
+	for _, nic := range slices.Sorted(maps.Keys(v.Moves)) {
+		if o := v.Moves[nic]; o.Revision < m.Revision && (o.From == host || o.To == host) {
+			return ": it moves " + nic + " first"
+		}
+	}
+	return ""
+}
+
+// moveNow is how a move stands at one revision of etcd.
+type moveNow struct {
+	from, to MoveState
+	at       string // the host that has the claim; empty: none
+	gone     string // a host that is not registered as it was; empty: both are
+}
+
+func (n *moveNow) where() string {
+	if n.at == "" {
+		return "no host has it"
+	}
+	return "it is at " + n.at
+}
+
+// moveNow reads what both hosts say of a move, and the claim.
+func (s *Store) moveNow(ctx context.Context, nic string, m *Move) (now moveNow, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	hosts := []struct {
+		name  string
+		epoch int64
+		state *MoveState
+	}{{m.From, m.FromEpoch, &now.from}, {m.To, m.ToEpoch, &now.to}}
+	claim := s.keys.claim(nic)
+	r, err := s.client.Txn(ctx).Then(clientv3.OpGet(s.keys.host(m.From)), clientv3.OpGet(s.keys.host(m.To)), clientv3.OpGet(claim)).Commit()
+	if err != nil {
+		return now, s.failed("reading a move", err)
+	}
+	for i, h := range hosts {
+		kvs := r.Responses[i].GetResponseRange().Kvs
+		if len(kvs) == 0 || kvs[0].CreateRevision != h.epoch {
+			now.gone = h.name
+			continue
+		}
+		var record HostRecord
+		err = errors.Join(err, decode(s.keys.host(h.name), kvs[0].Value, &record))
+		if state, ok := record.Moves[nic]; ok && state.Move == m.Revision {
+			*h.state = state
+		}
+	}
+	for _, kv := range r.Responses[len(hosts)].GetResponseRange().Kvs {
+		var c ClaimRecord
+		err = errors.Join(err, decode(claim, kv.Value, &c))
+		now.at = c.Host
+	}
+	return now, err
 }
 
 func moved(nic string, m *Move, from, to *MoveState) *Moved {

@@ -34,6 +34,8 @@ type Arriving interface {
 type Arrived struct {
 	Flows, Joined int
 	Lost          map[string]int
+	// Carried is for how long the network interface is carried already: clearing away what is left over takes time.
+	Carried time.Duration
 }
 
 const (
@@ -70,7 +72,7 @@ func (a *Agent) beginMoving() error {
 		return nil
 	}
 	var err error
-	a.moving.own, a.moving.mover, err = newIdentity()
+	a.moving.own, a.moving.mover, err = newIdentity(time.Now())
 	return err
 }
 
@@ -214,23 +216,25 @@ func (a *Agent) welcome(ctx context.Context, epoch int64) {
 		conn.SetDeadline(time.Now().Add(shakeWait))
 		var h hello
 		if err := receive(conn, &h); err != nil {
-			return err
+			return brokenOff(m.From, err)
 		}
 		if err := a.mayCome(&h, nic, m); err != nil {
 			return errors.Join(err, send(conn, &invitation{Fault: inBrief(err)}))
 		}
 		began = a.Clock()
 		if err := send(conn, &invitation{}); err != nil {
-			return err
+			return brokenOff(m.From, err)
 		}
 		conn.SetDeadline(time.Now().Add(handWait))
 		stream := &counted{ReadWriter: conn}
 		if !m.WithoutFlows {
-			err = r.Read(stream)
+			if err = r.Read(stream); err != nil {
+				err = fmt.Errorf("flows from %s: %w", m.From, err)
+			}
 		}
 		var end hello // it is frozen there, whatever it has sent
 		if err == nil {
-			err = receive(conn, &end)
+			err = brokenOff(m.From, receive(conn, &end))
 		}
 		if err == nil {
 			revision, err = a.seize(ctx, nic, m, epoch)
@@ -257,7 +261,7 @@ func (a *Agent) welcome(ctx context.Context, epoch int64) {
 	}
 	a.attached = want
 	state.Stage, state.Flows, state.Joined, state.Lost, state.Bytes = StageDone, arrived.Flows, arrived.Joined, arrived.Lost, bytes
-	state.Milliseconds = float64(a.Clock()-began) / float64(time.Millisecond)
+	state.Milliseconds = float64(a.Clock()-arrived.Carried-began) / float64(time.Millisecond)
 	a.end(nic, state, "arrived")
 }
 
@@ -370,6 +374,7 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 		if err = send(conn, &hello{nic, m.Revision, number(a.carrying)}); err == nil {
 			err = receive(conn, &yes)
 		}
+		err = brokenOff(m.To, err)
 		if err == nil && yes.Fault != "" {
 			err = errors.New(yes.Fault)
 		}
@@ -423,6 +428,7 @@ func (a *Agent) hand(conn *tls.Conn, d Departing, nic string, m *Move, state *Mo
 	if err == nil {
 		err = receive(conn, &result)
 	}
+	err = brokenOff(m.To, err)
 	if err == nil && !result.Taken {
 		err = fmt.Errorf("%s: %s", m.To, result.Fault)
 	}

@@ -66,6 +66,12 @@ func (e endpoint[T]) ask(ctx context.Context, c *Client, query url.Values, body 
 	}
 	defer response.Body.Close()
 	if err := json.NewDecoder(c.bound(response.Body)).Decode(&result); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: the daemon has ended, or has waited for this reader for more than %v", err, serve.Timeout)
+			if c.most > 0 {
+				err = fmt.Errorf("%w, or the answer has more than %d bytes", err, c.most)
+			}
+		}
 		return result, fmt.Errorf("control: %s: answer of the daemon: %w", e.path, err)
 	}
 	return result, nil

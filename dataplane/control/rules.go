@@ -1,18 +1,40 @@
 package control
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // GET /v1/rules lists rules: those of the networkSecurityGroup, by name or id, or all. With
 // unused=true it lists only rules that decided nothing and carry no flow's packets. With since=10m it counts that time alone.
-var rulesRoute = get("rules", func(s *inspect.Service, q url.Values) (*inspect.RuleList, error) {
+var rulesRoute = endpoint[*inspect.RuleList]{http.MethodGet, addRoute("rules", look, answerRules, http.MethodGet)}
+
+func answerRules(s *Server, w http.ResponseWriter, r *http.Request) {
+	list, err := askedRules(s.service, r.URL.Query())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	serve.Hold(w)
+	w.Header().Set("Content-Type", "application/json")
+	if writeRules(w, list) != nil {
+		panic(http.ErrAbortHandler) // the client went away, or must not take this for the whole
+	}
+}
+
+func askedRules(s *inspect.Service, q url.Values) (*inspect.RuleStream, error) {
 	unused, err := parseFlag(q, "unused")
 	if err != nil {
 		return nil, err
@@ -23,7 +45,29 @@ var rulesRoute = get("rules", func(s *inspect.Service, q url.Values) (*inspect.R
 	}
 	list, err := s.Rules(inspect.RuleFilter{NetworkSecurityGroup: q.Get("networkSecurityGroup"), Unused: unused, Since: since})
 	return list, notFound(err)
-})
+}
+
+// rulesBuffer is how many bytes of rules are in memory before they are written.
+const rulesBuffer = 64 << 10
+
+// writeRules writes the JSON of a RuleList. A million rules take 500 MB, and nobody needs them at once.
+func writeRules(w io.Writer, list *inspect.RuleStream) error {
+	const begin = `"rules":[`
+	frame, err := json.Marshal(&list.RuleList)
+	head, tail, _ := bytes.Cut(frame, []byte(begin))
+	b := bufio.NewWriterSize(w, rulesBuffer)
+	b.Write(head)
+	b.WriteString(begin)
+	encoder, between := json.NewEncoder(b), ""
+	list.Each(func(r *inspect.Rule) bool {
+		b.WriteString(between)
+		between = ","
+		err = errors.Join(err, encoder.Encode(r))
+		return err == nil
+	})
+	b.Write(tail)
+	return errors.Join(err, b.Flush())
+}
 
 // Rules lists the rules of the running policy with their counters.
 func (c *Client) Rules(ctx context.Context, filter inspect.RuleFilter) (*inspect.RuleList, error) {

@@ -171,7 +171,7 @@ func TestTopRulesAndDrops(t *testing.T) {
 	if reading.Traffic.Drops != 4 || reading.Traffic.DropsPerSecond != 8 {
 		t.Errorf("traffic %+v", reading.Traffic)
 	}
-	all, err := r.service.Rules(inspect.RuleFilter{})
+	all, err := r.client.Rules(t.Context(), inspect.RuleFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}

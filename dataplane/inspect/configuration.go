@@ -213,6 +213,9 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.handover != nil && s.handover.Carried != nil {
+		s.handover.Carried()
+	}
 	target.Done()
 	reloaded := s.loaded(target.Files, target.Policy, before, a.Snapshot)
 	if changes.Any() {

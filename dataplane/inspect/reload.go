@@ -74,6 +74,8 @@ type Handover struct {
 	Ready func() error
 	// Flows takes flows along: see dataplane.Arrangement.
 	Flows func(next *topology.Snapshot)
+	// Carried is called when the new arrangement decides, before what is left over is cleared away; nil: nobody is told.
+	Carried func()
 }
 
 // Reload reads the configuration and its policy, and swaps them whole. Flows and counters stay, except for the flows of

@@ -51,18 +51,35 @@ type RuleFilter struct {
 	Since time.Duration
 }
 
-// Rules lists the rules of the running policy with their counters.
-func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
+// RuleStream is a RuleList whose rules are made one at a time: a policy has a million at most. Safe for concurrent use.
+type RuleStream struct {
+	RuleList // without rules
+	snapshot *topology.Snapshot
+	counts   []counter.Rule // by slot; nil: none are shown
+	only     *ruleset.NSG   // nil: all
+	unused   bool
+}
+
+// Each yields the rules until yield returns false.
+func (s *RuleStream) Each(yield func(*Rule) bool) {
+	eachRule(s.snapshot, s.only, func(label string, t *topology.Table, i int) bool {
+		r, ok := describeRule(label, t, i, s.counts, s.unused)
+		return !ok || yield(&r)
+	})
+}
+
+// Rules lists the rules of the running policy with their counters. The error is about an NSG that the policy lacks.
+func (s *Service) Rules(filter RuleFilter) (*RuleStream, error) {
 	e := s.options.Engine
 	snapshot := e.Snapshot()
 	if filter.Since != 0 {
 		return s.rulesSince(snapshot, filter)
 	}
-	return Rules(snapshot, e.Counters().Rules(len(e.Registry().Keys())), filter)
+	return StreamRules(snapshot, e.Counters().Rules(len(e.Registry().Keys())), filter)
 }
 
 // rulesSince is Rules for a time that is remembered.
-func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*RuleList, error) {
+func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*RuleStream, error) {
 	if err := checkSince(filter.Since); err != nil {
 		return nil, err
 	}
@@ -83,7 +100,7 @@ func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*R
 		to.Packets += h.Packets
 		to.Bytes += h.Bytes
 	})
-	list, err := Rules(snapshot, counts, filter)
+	list, err := StreamRules(snapshot, counts, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -97,25 +114,33 @@ func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*R
 // Rules lists a snapshot's rules. counts are by slot; nil leaves counters out. The error is
 // about an NSG that the policy lacks.
 func Rules(s *topology.Snapshot, counts []counter.Rule, filter RuleFilter) (*RuleList, error) {
-	list := &RuleList{Generation: s.Generation, Rules: []Rule{}}
-	var only *ruleset.NSG
+	stream, err := StreamRules(s, counts, filter)
+	if err != nil {
+		return nil, err
+	}
+	list := stream.RuleList
+	stream.Each(func(r *Rule) bool {
+		list.Rules = append(list.Rules, *r)
+		return true
+	})
+	return &list, nil
+}
+
+// StreamRules is Rules without making all rules at once.
+func StreamRules(s *topology.Snapshot, counts []counter.Rule, filter RuleFilter) (*RuleStream, error) {
+	stream := &RuleStream{RuleList: RuleList{Generation: s.Generation, Rules: []Rule{}}, snapshot: s, counts: counts, unused: filter.Unused}
 	if filter.NetworkSecurityGroup != "" {
 		nsg, err := s.Policy.NetworkSecurityGroup(filter.NetworkSecurityGroup)
 		if err != nil {
 			return nil, err
 		}
-		only = nsg
+		stream.only = nsg
 	}
-	eachRule(s, only, func(label string, t *topology.Table, i int) {
-		if r, ok := describeRule(label, t, i, counts, filter.Unused); ok {
-			list.Rules = append(list.Rules, r)
-		}
-	})
-	return list, nil
+	return stream, nil
 }
 
-// eachRule yields every rule of a snapshot, or of one NSG.
-func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, t *topology.Table, i int)) {
+// eachRule yields every rule of a snapshot, or of one NSG, until yield returns false.
+func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, t *topology.Table, i int) bool) {
 	seen := map[*ruleset.NSG]bool{}
 	for _, g := range s.Groups {
 		// An NSG is compiled once for each network that it serves, with the same slots.
@@ -125,7 +150,9 @@ func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, 
 		seen[g.NSG] = true
 		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
 			for i := range t.Rules {
-				yield(g.Label, t, i)
+				if !yield(g.Label, t, i) {
+					return
+				}
 			}
 		}
 	}

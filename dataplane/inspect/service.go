@@ -69,6 +69,8 @@ type Options struct {
 	Confirm func() (waited bool, err error)
 	// Unkept is Status.Unkept.
 	Unkept string
+	// Standby is Status.Standby, as it is now. Nil, as function or result: none is asked for.
+	Standby func() string
 	// Upgrade has another process go on, before ctx ends. Nil: none can.
 	Upgrade func(ctx context.Context) (*Upgraded, error)
 	// History is what the engine has dropped and ended of late. Nil: nothing is remembered.

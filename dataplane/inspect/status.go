@@ -41,6 +41,9 @@ type Status struct {
 	Interfaces []InterfaceStatus `json:"interfaces,omitempty"`
 	// Unkept says why flows and devices end with this process; absent when the next one finds them.
 	Unkept string `json:"unkept,omitempty"`
+	// Standby says what the process does that goes on at once when this one fails: none (there is none), preparing, prepared,
+	// or unknown; absent without nsgd keep --standby.
+	Standby string `json:"standby,omitempty"`
 	// Backends are those that load balancers probe; absent without one.
 	Backends []Backend `json:"backends,omitempty"`
 	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
@@ -99,6 +102,9 @@ func (s *Service) Status() *Status {
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
 		Control: o.Control, ControlListen: o.ControlListen, Metrics: o.Metrics, Policy: s.policyFiles().paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
 		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Unkept: o.Unkept,
+	}
+	if o.Standby != nil {
+		status.Standby = o.Standby()
 	}
 	if o.FlowLogs != nil {
 		status.FlowLogs = o.FlowLogs()

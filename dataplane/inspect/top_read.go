@@ -82,10 +82,10 @@ func (s *Service) topRules(r *TopReading, q *TopQuestion, now *counts) {
 	rank := q.ranking(c.length > 0)
 	first := leaders[rulePlace]{limit: q.Limit}
 	position := -1
-	eachRule(s.Snapshot(), nil, func(label string, t *topology.Table, i int) {
+	eachRule(s.Snapshot(), nil, func(label string, t *topology.Table, i int) bool {
 		position++
 		if len(filter) > 0 && !hasAll(filter, ruleTexts(label, t, i)...) {
-			return
+			return true
 		}
 		f := figures{position: position}
 		if slot := int(t.Slots[i]); slot < len(now.rules) {
@@ -97,6 +97,7 @@ func (s *Service) topRules(r *TopReading, q *TopQuestion, now *counts) {
 		if value := rank(&f); first.leads(value, uint32(position)) {
 			first.add(value, uint32(position), &rulePlace{label, t, i})
 		}
+		return true
 	})
 	r.Matching, r.Rules = first.seen, []TopRule{}
 	for _, l := range first.sorted() {

@@ -305,10 +305,19 @@ type writer struct {
 // Unwrap is for http.ResponseController.
 func (a *writer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// writeAtOnce is how many bytes have Options.Timeout: a long answer ends for who does not read, and not for being long.
+const writeAtOnce = 256 << 10
+
 // Write implements http.ResponseWriter.
-func (a *writer) Write(b []byte) (int, error) {
-	a.hurry()
-	return a.ResponseWriter.Write(b)
+func (a *writer) Write(b []byte) (written int, err error) {
+	for {
+		part := b[written:min(written+writeAtOnce, len(b))]
+		a.hurry()
+		n, err := a.ResponseWriter.Write(part)
+		if written += n; err != nil || written == len(b) {
+			return written, err
+		}
+	}
 }
 
 // FlushError is for http.ResponseController.

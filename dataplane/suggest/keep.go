@@ -3,6 +3,7 @@ package suggest
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -57,11 +58,17 @@ func (b *builder) keep(group *Group, g *ruleset.NSG, keys [2][]key) error {
 	for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
 		left := min(cmp.Or(b.MaxRules, maxRules), ruleset.MaxRulesPerGroup-len(group.NSG.Rules))
 		for _, p := range b.denied(g, d, keys[d]) {
-			first, free := gap(group.NSG.Rules, d, p.before)
+			drafts := absorbed(b, joined(b.drafts(p.keys)))
+			first, free := gap(group.NSG.Rules, d, p.before, drafts)
+			if free > 0 && left > 0 {
+				drafts = b.bounded(drafts, min(left, free))
+				if at, _ := gap(group.NSG.Rules, d, p.before, drafts); at != first { // wider ones meet what the others don't
+					free = 0
+				}
+			}
 			if free == 0 || left < 1 {
 				return fmt.Errorf("network security group %s, %s: no rule can be added before the one of priority %d: no priority is free there, or there are as many rules as may be", g.Name, strings.ToLower(d.String()), p.before)
 			}
-			drafts := b.bounded(absorbed(b, joined(b.drafts(p.keys))), min(left, free))
 			left -= len(drafts)
 			b.write(group, d, drafts, first, free)
 		}
@@ -78,12 +85,14 @@ func (b *builder) keep(group *Group, g *ruleset.NSG, keys [2][]key) error {
 }
 
 // gap is the last gap between the priorities of a direction's rules that ends before a priority: its first one, and how many are
-// free. None is where it would be before another rule that denies: an allow there could open what that one denies.
-func gap(rules []ruleset.Rule, d ruleset.Direction, before int) (first, free int) {
+// free. None is where drafts would be before another rule that denies some of what they allow.
+func gap(rules []ruleset.Rule, d ruleset.Direction, before int, drafts []draft) (first, free int) {
 	used, denies := map[int]bool{}, map[int]bool{}
 	for i := range rules {
-		if rules[i].Direction == d {
-			used[rules[i].Priority], denies[rules[i].Priority] = true, rules[i].Access == ruleset.Deny
+		r := &rules[i]
+		if r.Direction == d {
+			used[r.Priority] = true
+			denies[r.Priority] = r.Access == ruleset.Deny && slices.ContainsFunc(drafts, func(x draft) bool { return x.meets(r) })
 		}
 	}
 	end := min(before, lastPriority+1) - 1
@@ -96,4 +105,22 @@ func gap(rules []ruleset.Rule, d ruleset.Direction, before int) (first, free int
 	for first = end; first >= firstPriority && !used[first]; first-- {
 	}
 	return first + 1, end - first
+}
+
+// meets reports that a packet may be both of a draft and of a rule, today or tomorrow: tags and groups change.
+func (d *draft) meets(r *ruleset.Rule) bool {
+	own, remote := &r.Destination, &r.Source
+	if r.Direction == ruleset.Outbound {
+		own, remote = remote, own
+	}
+	ports := slices.ContainsFunc(d.ports, func(p ruleset.PortRange) bool {
+		return slices.ContainsFunc(r.DestinationPorts, func(q ruleset.PortRange) bool { return p.First <= q.Last && q.First <= p.Last })
+	})
+	return ports && (d.protocol == r.Protocol || d.protocol == ruleset.AnyProtocol || r.Protocol == ruleset.AnyProtocol) && mayMeet(&d.own, own) && mayMeet(&d.remote, remote)
+}
+
+// mayMeet reports that an address may be of two peers.
+func mayMeet(p, o *ruleset.Peer) bool {
+	return len(p.Prefixes) == 0 || len(o.Prefixes) == 0 ||
+		slices.ContainsFunc(p.Prefixes, func(x netip.Prefix) bool { return slices.ContainsFunc(o.Prefixes, x.Overlaps) })
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -105,6 +106,52 @@ func TestNothingIsAddedBeforeAnEarlierDeny(t *testing.T) {
 			}
 			if len(groups[0].Rules) != len(tt.own)+1 {
 				t.Errorf("want one more: %v", lines(groups))
+			}
+		})
+	}
+}
+
+// A Deny that can't meet what is added does not stop it.
+func TestRulesAreAddedBeforeADenyThatTheyCantMeet(t *testing.T) {
+	all := inbound("all", 201, ruleset.Deny, "")
+	udp := inbound("bad", 200, ruleset.Deny, "")
+	udp.Protocol = ruleset.UDP
+	toOther, tag := inbound("bad", 200, ruleset.Deny, ""), inbound("bad", 200, ruleset.Deny, "")
+	toOther.Destination = ruleset.Peer{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}}
+	tag.Source = ruleset.Peer{Tag: ruleset.TagVirtualNetwork}
+	for _, tt := range []struct {
+		name  string
+		deny  ruleset.Rule
+		seen  []string // address>port
+		most  int      // Options.MaxRules
+		added bool
+	}{
+		{"of another port", inbound("bad", 200, ruleset.Deny, "", 22), []string{"8.8.4.4>443"}, 0, true},
+		{"of another port in its subnet", inbound("bad", 200, ruleset.Deny, "10.0.1.77/32", 22), []string{"10.0.1.71>443", "10.0.1.72>443"}, 0, true},
+		{"of its port in its subnet", inbound("bad", 200, ruleset.Deny, "10.0.1.77/32", 400, 443), []string{"10.0.1.71>443", "10.0.1.72>443"}, 0, false},
+		{"of another protocol", udp, []string{"8.8.4.4>443"}, 0, true},
+		{"of another source", inbound("bad", 200, ruleset.Deny, "8.8.8.0/24"), []string{"8.8.4.4>443"}, 0, true},
+		{"of a group's addresses, which change", toOther, []string{"8.8.4.4>443"}, 0, false},
+		{"of a tag, which changes", tag, []string{"8.8.4.4>443"}, 0, false},
+		{"of what wider rules would allow", inbound("bad", 200, ruleset.Deny, "8.8.4.4/32", 443), []string{"8.8.4.4>80", "9.9.9.9>443"}, 1, false},
+		{"of what narrow rules don't allow", inbound("bad", 200, ruleset.Deny, "8.8.4.4/32", 443), []string{"8.8.4.4>80", "9.9.9.9>443"}, 2, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewCollector(world(t, map[string][]ruleset.Rule{"web-nsg": {tt.deny, all}}), Options{Keep: true, MaxRules: tt.most})
+			for _, s := range tt.seen {
+				address, port, _ := strings.Cut(s, ">")
+				n, err := strconv.ParseUint(port, 10, 16)
+				if err != nil {
+					t.Fatal(err)
+				}
+				see(t, c, packet.ProtoTCP, address, "10.0.1.4", uint16(n))
+			}
+			groups, err := c.Rules()
+			if (err == nil) != tt.added {
+				t.Fatalf("%v: %v", err, lines(groups))
+			}
+			if err == nil && groups[0].Rules[0].Kept {
+				t.Errorf("%v", lines(groups))
 			}
 		})
 	}

@@ -57,14 +57,17 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 	return d.decide(p)
 }
 
-// DecideFrom is Decide for a packet as it comes from an attachment: its sender has to be admitted there. d is empty where it is not.
+// DecideFrom is Decide for a packet as it comes from an attachment of this host: its sender has to be admitted there, and only
+// the ends that are attached here are judged. d is empty where the sender is not admitted.
 func (d *Decision) DecideFrom(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) packet.Drop {
 	src, drop := Admit(s, from, &p.Tuple)
 	if drop != packet.NotDropped {
 		*d = Decision{}
 		return drop
 	}
-	return d.Decide(s, src, p)
+	d.Here = true
+	d.RouteFrom(s, from, src, &p.Tuple)
+	return d.decide(p)
 }
 
 // DecideBy is Decide for one of the ways that the packet may take.

@@ -8,9 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"sync"
 
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/fabric"
@@ -90,84 +91,93 @@ func filter(namespace string, list []rule) error {
 	return nil
 }
 
-// copyFabric is this program's own fabricCommand.
+// fabricEnd is one of the two hosts, and its guest.
+type fabricEnd struct{ host, guest, address, far, underlay, other string }
+
+// fabricEnds are both hosts, the near one first.
+var fabricEnds = [...]fabricEnd{
+	{nearHost, clientNamespace, clientAddress, serverAddress, nearUnderlay, farUnderlay},
+	{farHost, serverNamespace, serverAddress, clientAddress, farUnderlay, nearUnderlay},
+}
+
+// copyFabric is this program's own fabricCommand, a process on each host as nsgd is.
 func copyFabric() setup {
 	return setup{name: "copy-vxlan", start: func() (*network, error) {
 		if err := makeHosts(); err != nil {
 			removeHosts()
 			return nil, err
 		}
-		b, err := startBackground("/proc/self/exe", fabricCommand)
+		far, err := startBackground("/proc/self/exe", fabricCommand, farHost)
 		if err != nil {
 			removeHosts()
 			return nil, err
 		}
-		n := benchNetwork(b.cmd.Process.Pid, func() { b.stop(); removeHosts() })
-		if err := b.ready(n); err != nil {
+		near, err := startBackground("/proc/self/exe", fabricCommand, nearHost)
+		if err != nil {
+			far.stop()
+			removeHosts()
 			return nil, err
+		}
+		n := benchNetwork(near.cmd.Process.Pid, func() {
+			near.stop()
+			far.stop()
+			removeHosts()
+		})
+		if err := near.ready(n); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, far.log.Bytes())
 		}
 		return n, nil
 	}}
 }
 
-// copyBetweenHosts is copyPackets on two hosts with nsgd's fabric between them.
-func copyBetweenHosts() (err error) {
+// copyBetweenHosts is copyPackets on one of two hosts with nsgd's fabric between them.
+func copyBetweenHosts(host string) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	state, err := tun.OpenState(stateDir)
+	at := slices.IndexFunc(fabricEnds[:], func(e fabricEnd) bool { return e.host == host })
+	if at < 0 {
+		return fmt.Errorf("%s %q: allowed are %s and %s", fabricCommand, host, nearHost, farHost)
+	}
+	h, dir := fabricEnds[at], filepath.Join(stateDir, host)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	state, err := tun.OpenState(dir)
 	if err != nil {
 		return err
 	}
 	defer state.Close()
 	workers := runtime.GOMAXPROCS(0)
-	var wait sync.WaitGroup
-	failed := make(chan error, 2)
-	defer wait.Wait()
-	for _, h := range []struct {
-		host, guest, address, far, underlay, other string
-		near                                       bool
-	}{
-		{nearHost, clientNamespace, clientAddress, serverAddress, nearUnderlay, farUnderlay, true},
-		{farHost, serverNamespace, serverAddress, clientAddress, farUnderlay, nearUnderlay, false},
-	} {
-		guest, _, err := tun.Open(tun.Config{
-			Name: "eth0", Namespace: h.guest, CreateNamespace: true, State: state, Loopback: true, Queues: workers, MTU: insideMTU,
-			Addresses: []netip.Prefix{netip.MustParsePrefix(h.address + "/24")},
-			Routes:    []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
-		})
-		if err != nil {
-			return err
-		}
-		defer guest.Close()
-		between, _, err := tun.Open(tun.Config{Name: fabricTUN, Namespace: h.host, Queues: workers, MTU: insideMTU})
-		if err != nil {
-			return err
-		}
-		f, err := fabric.Open(h.host)
-		if err != nil {
-			return errors.Join(err, between.Close())
-		}
-		defer func() { err = errors.Join(err, between.Close(), f.Close()) }()
-		far := netip.MustParsePrefix(h.far + "/32")
-		if err := f.Apply(fabric.State{
-			Underlay: netip.MustParseAddr(h.underlay), Port: fabricPort, Device: fabricDevice,
-			Hosts: []fabric.Host{{Name: "other", Underlay: netip.MustParseAddr(h.other)}},
-			Tunnels: []fabric.Tunnel{{VNI: fabricVNI, TUN: fabricTUN, MTU: insideMTU,
-				Routes: []fabric.Route{{Prefix: far, Host: "other"}}, Sources: []fabric.Source{{Prefix: far, Host: "other"}}}},
-		}); err != nil {
-			return err
-		}
-		devices := []tun.Device{guest, between}
-		if !h.near {
-			devices = []tun.Device{between, guest} // the server's is the second
-		}
-		wait.Go(func() { failed <- copyUntil(ctx, devices, workers) })
-	}
-	defer cancel()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
+	guest, _, err := tun.Open(tun.Config{
+		Name: "eth0", Namespace: h.guest, CreateNamespace: true, State: state, Loopback: true, Queues: workers, MTU: insideMTU,
+		Addresses: []netip.Prefix{netip.MustParsePrefix(h.address + "/24")},
+		Routes:    []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
+	})
+	if err != nil {
 		return err
 	}
+	defer guest.Close()
+	between, _, err := tun.Open(tun.Config{Name: fabricTUN, Namespace: h.host, Queues: workers, MTU: insideMTU})
+	if err != nil {
+		return err
+	}
+	f, err := fabric.Open(h.host)
+	if err != nil {
+		return errors.Join(err, between.Close())
+	}
+	defer func() { err = errors.Join(err, between.Close(), f.Close()) }()
+	far := netip.MustParsePrefix(h.far + "/32")
+	if err := f.Apply(fabric.State{
+		Underlay: netip.MustParseAddr(h.underlay), Port: fabricPort, Device: fabricDevice,
+		Hosts: []fabric.Host{{Name: "other", Underlay: netip.MustParseAddr(h.other)}},
+		Tunnels: []fabric.Tunnel{{VNI: fabricVNI, TUN: fabricTUN, MTU: insideMTU,
+			Routes: []fabric.Route{{Prefix: far, Host: "other"}}, Sources: []fabric.Source{{Prefix: far, Host: "other"}}}},
+	}); err != nil {
+		return err
+	}
+	devices := []tun.Device{guest, between}
+	if host == farHost {
+		devices = []tun.Device{between, guest} // the server's is the second
+	}
+	return copyUntil(ctx, devices, workers)
 }

@@ -17,9 +17,9 @@ type loss struct {
 	name string
 	// moves says that vm3 is at another host in the end: its connections end with it.
 	moves, goOn bool
-	// shared says that vm3 stays one machine, whichever host has it.
-	shared bool
-	do     func(c *clusterRig, holder, standby *clusterHost) error
+	// shared says that vm3 stays one machine, whichever host has it; iperf adds a stream of iperf3 each way, and tells of these.
+	shared, iperf bool
+	do            func(c *clusterRig, holder, standby *clusterHost) error
 }
 
 // losses are the rows, in this order.
@@ -57,9 +57,12 @@ var losses = []loss{
 	{name: "a host stopped past its lease, and continued", moves: true, do: func(_ *clusterRig, holder, standby *clusterHost) error {
 		return errors.Join(holder.signal(syscall.SIGSTOP), standby.takesOver(), holder.signal(syscall.SIGCONT))
 	}},
-	{name: "vm3 moves to another host, and back", shared: true, do: func(c *clusterRig, holder, standby *clusterHost) error {
-		return errors.Join(c.move(holder, standby), wait(after), c.move(standby, holder))
-	}},
+	{name: "vm3 moves to another host, and back", shared: true, do: thereAndBack},
+	{name: "the same under an iperf3 stream of 100 Mbit/s each way", shared: true, iperf: true, do: thereAndBack},
+}
+
+func thereAndBack(c *clusterRig, holder, standby *clusterHost) error {
+	return errors.Join(c.move(holder, standby), wait(after), c.move(standby, holder))
 }
 
 func wait(d time.Duration) error { time.Sleep(d); return nil }
@@ -135,7 +138,7 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 		}
 	}
 	var sums [2][]string
-	var silences, stalls []float64
+	var silences, stalls, megabytes, again []float64
 	ended, wrong, doubled := 0, uint64(0), uint64(0)
 	for n := range o.losses {
 		if err := c.whole(l.moves || l.shared); err != nil {
@@ -154,6 +157,13 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 		if err != nil {
 			return err
 		}
+		var streams *iperfStreams
+		if l.iperf {
+			if streams, err = startIperf(c.hosts[0].guest, holder.guest); err != nil {
+				streams.stop()
+				return err
+			}
+		}
 		time.Sleep(before)
 		err = l.do(c, holder, standby)
 		if err == nil {
@@ -162,6 +172,13 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 		time.Sleep(after)
 		if err == nil && !l.moves {
 			t.awaitPipes()
+		}
+		var stream streamed
+		if streams != nil {
+			var failed error
+			stream, failed = streams.await()
+			streams.stop()
+			err = errors.Join(err, failed)
 		}
 		t.close()
 		if err != nil {
@@ -175,9 +192,14 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 			sums[way] = append(sums[way], text)
 		}
 		silences = append(silences, milliseconds(max(t.ways[0].silence(), t.ways[1].silence())))
-		stalls = append(stalls, milliseconds(max(t.pipes[0].silence(), t.pipes[1].silence())))
+		if l.iperf {
+			stalls, megabytes, again = append(stalls, milliseconds(stream.silence)), append(megabytes, stream.bytes/1e6), append(again, stream.retransmits)
+			ended += stream.ended
+		} else {
+			stalls = append(stalls, milliseconds(max(t.pipes[0].silence(), t.pipes[1].silence())))
+		}
 		for _, p := range t.pipes {
-			if p.lost.Load() {
+			if p.lost.Load() && !l.iperf {
 				ended++
 			}
 		}
@@ -185,6 +207,9 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 		doubled += t.ways[0].doubled() + t.ways[1].doubled()
 	}
 	stall := ranged(stalls)
+	if l.iperf {
+		stall += fmt.Sprintf(" (%s MB, %s segments sent again)", ranged(megabytes), ranged(again))
+	}
 	lost := fmt.Sprintf("%d of %d", ended, 2*o.losses)
 	if l.moves { // the machine at their end is another one
 		stall, lost = "-", "all"

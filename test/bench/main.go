@@ -29,8 +29,8 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == copyCommand {
 		exit(copyPackets())
 	}
-	if len(os.Args) == 2 && os.Args[1] == fabricCommand {
-		exit(copyBetweenHosts())
+	if len(os.Args) == 3 && os.Args[1] == fabricCommand {
+		exit(copyBetweenHosts(os.Args[2]))
 	}
 	var o options
 	flag.Var(&o.nsgd, "nsgd", "the daemon to measure; repeated: each of them (default bin/nsgd)")

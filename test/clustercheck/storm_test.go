@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -251,12 +252,29 @@ func (w *world) moveOne(ctx context.Context, calm map[string]bool, o *cluster.Mo
 	switch {
 	case err == nil:
 		return "moved"
-	case known && failed.Host == "":
-		return "not begun, or too late"
 	case known:
-		return "refused or failed"
+		return kindOf(failed)
 	}
-	return "not known"
+	return "etcd did not answer"
+}
+
+// particulars are what differs between failures of one kind.
+var particulars = []struct {
+	are  *regexp.Regexp
+	name string
+}{
+	{regexp.MustCompile(`"?\bhost[0-9]+\b"?`), "HOST"},
+	{regexp.MustCompile(`\bnic[0-9]+\b`), "NIC"},
+	{regexp.MustCompile(`[0-9][0-9.:]*[a-zµ]*`), "N"},
+}
+
+// kindOf is why a move has failed, without names and numbers.
+func kindOf(e *cluster.MoveError) string {
+	text := e.Error()
+	for _, p := range particulars {
+		text = p.are.ReplaceAllString(text, p.name)
+	}
+	return text
 }
 
 // member has a member of etcd die or stand still for a while. The others go on.

@@ -32,7 +32,7 @@ const (
 	healing = time.Minute
 )
 
-var hostNames = []string{"a", "b", "c", "d"}
+var hostNames = []string{"host1", "host2", "host3", "host4"}
 
 // world is an etcd and hosts, each behind links of its own.
 type world struct {

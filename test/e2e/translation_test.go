@@ -187,6 +187,7 @@ type shownStatus struct {
 	}
 	PID      int
 	Unprobed string
+	Standby  string
 	Dropped  map[string]uint64
 }
 

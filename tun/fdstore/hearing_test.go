@@ -30,6 +30,22 @@ func discarded(t *testing.T) *Keeper {
 	return k
 }
 
+func TestAFolderTooLongForTheSocketIsRefused(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxPath))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", long)
+	k := Keeper{Log: slog.New(slog.DiscardHandler)}
+	err := k.listen()
+	if err == nil || !strings.Contains(err.Error(), "TMPDIR="+long+": ") || !strings.Contains(err.Error(), fmt.Sprint(maxPath, " are allowed")) {
+		t.Errorf("says %v", err)
+	}
+	if left, _ := os.ReadDir(long); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
 func TestNobodyIsHeardWhileNoProgramRuns(t *testing.T) {
 	k := discarded(t)
 	store := Store{filepath.Join(k.folder, "notify")}

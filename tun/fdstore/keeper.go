@@ -26,6 +26,8 @@ const (
 	maxKept = 1 << 16
 	// maxMessage bounds a message to the Keeper, and maxRights the descriptors in it.
 	maxMessage, maxRights = 4096, 253
+	// maxPath bounds the path of a unix socket, in bytes.
+	maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 	// closingAtOnce is how many descriptors close at a time.
 	closingAtOnce = 64
 	// quick is how long a process runs at least that has not failed at once; after failing at once the next one waits
@@ -196,6 +198,9 @@ func (k *Keeper) listen() (err error) {
 		return err
 	}
 	path := k.address()
+	if len(path) > maxPath {
+		return errors.Join(fmt.Errorf("TMPDIR=%s: the path of the keeper's socket, %s, has %d bytes: %d are allowed", os.TempDir(), path, len(path), maxPath), os.RemoveAll(k.folder))
+	}
 	if k.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}); err != nil {
 		return errors.Join(err, os.RemoveAll(k.folder))
 	}
@@ -415,6 +420,8 @@ func (k *Keeper) take(m message) {
 			}
 			return nil
 		})
+	case fields[standbyQuestion] == "1" && len(m.files) == 1:
+		k.tellStandby(m.files[0])
 	}
 	m.close()
 }

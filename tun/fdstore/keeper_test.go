@@ -141,11 +141,16 @@ var programs = map[string]func() int{
 func keep(t *testing.T, role string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	c := exec.Command("/proc/self/exe", append([]string{role}, args...)...)
-	c.Env = append(os.Environ(), roleEnv+"=keeper", "TMPDIR="+t.TempDir())
+	temporary, err := os.MkdirTemp("", "k") // t.TempDir may be too long for the keeper's socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(temporary)
+	c.Env = append(os.Environ(), roleEnv+"=keeper", "TMPDIR="+temporary)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
 	c.Run()
-	left, _ := filepath.Glob(filepath.Join(os.Getenv("TMPDIR"), "nsgd-keep-*"))
+	left, _ := filepath.Glob(filepath.Join(temporary, "nsgd-keep-*"))
 	if len(left) > 0 {
 		t.Errorf("the keeper leaves %v", left)
 	}

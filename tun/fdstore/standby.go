@@ -26,6 +26,58 @@ const (
 // ErrDismissed ends a standby that is not needed any more: its Keeper has another one, or has ended.
 var ErrDismissed = errors.New("the standby is dismissed")
 
+// What becomes of the standby of a process, as Store.Standby tells it.
+const (
+	StandbyNone      = "none"      // after a failure a process starts
+	StandbyPreparing = "preparing" // the same holds until it is prepared
+	StandbyPrepared  = "prepared"
+	StandbyUnknown   = "unknown" // the Keeper does not answer
+)
+
+const (
+	// standbyQuestion comes to the Keeper with an end of a socket, which gets the answer.
+	standbyQuestion = "NSGD_STANDBY_STATE"
+	// answerPatience bounds how long the Keeper may take to answer.
+	answerPatience = time.Second
+)
+
+// Standby asks the Keeper what its standby does: one of the constants above. Empty: nobody has one prepared, as systemd,
+// and a Keeper without Standby. It takes a few seconds at most. Safe for concurrent use.
+func (s Store) Standby() string {
+	if !s.Exists() || s.IsSystemds() {
+		return ""
+	}
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return StandbyUnknown
+	}
+	defer unix.Close(ends[0])
+	limit := unix.NsecToTimeval(int64(answerPatience))
+	err = errors.Join(unix.SetsockoptTimeval(ends[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit), s.send(standbyQuestion+"=1", unix.UnixRights(ends[1])))
+	if unix.Close(ends[1]); err != nil {
+		return StandbyUnknown
+	}
+	answer := make([]byte, len(StandbyPreparing))
+	for end := time.Now().Add(answerPatience); ; {
+		n, _, err := unix.Recvfrom(ends[0], answer, 0)
+		if err == nil {
+			return string(answer[:n])
+		}
+		if err != unix.EINTR || time.Now().After(end) { // Go's scheduler interrupts who waits
+			return StandbyUnknown
+		}
+	}
+}
+
+// DismissStandby has the Keeper end its standby, until this process says again that it is ready. Under systemd it does
+// nothing.
+func (s Store) DismissStandby() error {
+	if s.IsSystemds() {
+		return nil
+	}
+	return s.send("RELOADING=1", nil)
+}
+
 // Standby is the Keeper's end in a process that the Keeper has started beside the program that runs.
 type Standby struct{ conn *net.UnixConn }
 
@@ -137,12 +189,33 @@ func (k *Keeper) forget() {
 	k.standby = nil
 }
 
+// isPrepared reports that Await has said so. flags may be MSG_PEEK; without it, what was said is read, since a socket that
+// closes with something unread resets the other end.
+func (s *standby) isPrepared(flags int) bool {
+	n, _, _ := unix.Recvfrom(s.fd, make([]byte, 1), flags|unix.MSG_DONTWAIT)
+	return n == 1
+}
+
+// tellStandby answers Store.Standby. It waits for nobody: the program has chosen the file.
+func (k *Keeper) tellStandby(f *os.File) {
+	state := StandbyNone
+	switch {
+	case !k.Standby:
+		return
+	case k.standby != nil && k.standby.isPrepared(unix.MSG_PEEK):
+		state = StandbyPrepared
+	case k.standby != nil || k.wanted != nil:
+		state = StandbyPreparing
+	}
+	unix.Send(int(f.Fd()), []byte(state), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
 // promote has the standby go on as the program; false: there is none that can.
 func (k *Keeper) promote() bool {
 	if k.standby == nil {
 		return false
 	}
-	if n, _, _ := unix.Recvfrom(k.standby.fd, make([]byte, 1), unix.MSG_DONTWAIT); n != 1 { // Await has not said so
+	if !k.standby.isPrepared(0) {
 		k.Log.Info("the standby is not prepared yet: the program starts instead")
 		k.dismiss()
 		return false

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,11 +168,11 @@ func TestAStandbyWithoutAKeeperEnds(t *testing.T) {
 }
 
 func TestADescriptorThatIsNoStandbysIsRefused(t *testing.T) {
-	f, err := os.Open(os.DevNull)
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0) // StandsBy closes it
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"x", "-1", "2", fmt.Sprint(f.Fd())} {
+	for _, text := range []string{"x", "-1", "2", fmt.Sprint(fd)} {
 		t.Setenv(standbyVariable, text)
 		if s, err := StandsBy(); s != nil || err == nil || !strings.Contains(err.Error(), standbyVariable) {
 			t.Errorf("%q: %v %v", text, s, err)
@@ -178,5 +180,54 @@ func TestADescriptorThatIsNoStandbysIsRefused(t *testing.T) {
 	}
 	if s, err := StandsBy(); s != nil || err != nil {
 		t.Errorf("without a keeper: %v %v", s, err)
+	}
+}
+
+func TestTheProgramHearsWhatItsStandbyDoes(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	k := discarded(t)
+	ask := func() (state string) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			state = Store{k.address()}.Standby()
+		}()
+		for {
+			select {
+			case <-done:
+				return state
+			default:
+				k.takeAll()
+				runtime.Gosched()
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		set  func()
+		want string
+	}{
+		{"a stranger asks", func() { k.main = 1 }, ""},
+		{"no standby is asked for", func() { k.main = os.Getpid() }, ""},
+		{"it has ended", func() { k.Standby = true }, StandbyNone},
+		{"it starts in a second", func() { k.wanted = time.After(time.Hour) }, StandbyPreparing},
+		{"it reads the policy", func() { k.wanted, k.standby = nil, &standby{-1, ends[0]} }, StandbyPreparing},
+		{"it is prepared", func() { unix.Write(ends[1], []byte{1}) }, StandbyPrepared},
+		{"nobody answers", func() { k.socket.Close() }, StandbyUnknown},
+	} {
+		tt.set()
+		if got := ask(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	for _, s := range []Store{{}, {"/run/systemd/notify"}} {
+		if got := s.Standby(); got != "" {
+			t.Errorf("%v: %q", s, got)
+		}
 	}
 }
