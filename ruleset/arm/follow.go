@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -25,10 +24,11 @@ type clean struct {
 	partial bool
 }
 
-// digested is a document by its name within the policy.
+// digested is a document by its content.
 type digested struct {
-	name, file string
-	digest     digest
+	file   string
+	named  bool // the policy's paths name it
+	digest digest
 }
 
 // Following makes a Reader of a policy that lies in another place. Its first Read takes over what r has read last where
@@ -49,11 +49,10 @@ func (r *Reader) remember(l *loader, documents []parsed) {
 	c := &clean{set: l.out.Set, groups: r.groups, files: l.out.files, asgs: l.index.byName[asgKind], entries: r.asgs, tags: r.tags, partial: r.deployment.Partial}
 	for i := range documents {
 		d := &documents[i]
-		name, ok := nameWithin(d.file, r.paths)
-		if !ok || d.evaluated {
+		if d.evaluated {
 			return
 		}
-		c.documents = append(c.documents, digested{name, d.file, d.digest})
+		c.documents = append(c.documents, digested{d.file, l.named[d.file], d.digest})
 	}
 	r.last = c
 }
@@ -61,16 +60,6 @@ func (r *Reader) remember(l *loader, documents []parsed) {
 // isPlain reports that the deployment names no file that documents depend on.
 func (r *Reader) isPlain() bool {
 	return len(r.deployment.Parameters) == 0 && r.deployment.Runtime == ""
-}
-
-// nameWithin is a file's name within the paths of a policy; false: a pattern has found it.
-func nameWithin(file string, paths []string) (name string, ok bool) {
-	for i, p := range paths {
-		if rest, below := strings.CutPrefix(file, p); below {
-			return strconv.Itoa(i) + rest, true
-		}
-	}
-	return "", false
 }
 
 // follow reads what has changed since an earlier reading. It returns nil where that is more than rules of NSGs, or where
@@ -133,7 +122,7 @@ func (r *Reader) followed(l *loader, was *clean, files []string) (map[string]gro
 		before := &was.documents[i]
 		known, ofGroups := was.groups[before.file]
 		data, info, err := l.source.readWith(file)
-		if name, ok := nameWithin(file, r.paths); err != nil || !ok || name != before.name {
+		if err != nil || l.named[file] != before.named {
 			return nil, false
 		}
 		switch d := sha256.Sum256(data); {

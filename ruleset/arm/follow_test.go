@@ -128,7 +128,7 @@ func TestFollowingEqualsReadingAnew(t *testing.T) {
 		},
 		"a template": func(d map[string]string) { d["a.json"] = templateOf(groupDocument("a", fromPrefix("Internet"))) },
 		"a service beside the group": func(d map[string]string) {
-			d["a.json"] = "[" + groupDocument("a", fromPrefix("Internet")) + `, {"type": "Microsoft.ApiManagement/service", "name": "api", "properties": {"virtualNetworkConfiguration": {"subnetResourceId": "v/subnets/s"}}}]`
+			d["a.json"] = "[" + groupDocument("a", fromPrefix("Internet")) + `, {"type": "Microsoft.ApiManagement/service", "name": "api", "properties": {"virtualNetworkConfiguration": {"subnetResourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v/subnets/s"}}}]`
 		},
 		"a network beside the group": func(d map[string]string) {
 			d["a.json"] = "[" + groupDocument("a", fromPrefix("Internet")) + `, {"type": "Microsoft.Network/virtualNetworks", "name": "x", "properties": {"addressSpace": {"addressPrefixes": ["10.9.0.0/16"]}}}]`
@@ -194,5 +194,20 @@ func TestATemplateIsNotTakenOver(t *testing.T) {
 		if g := reader.Read().Set.NetworkSecurityGroups; len(g) != 1 || g[0].Name != name {
 			t.Errorf("groups %v, want %s", g, name)
 		}
+	}
+}
+
+// Values of parameters lie beside templates: in a folder they need not be read.
+func TestADocumentThatThePathsNameGivesResources(t *testing.T) {
+	documents := map[string]string{"a.json": groupDocument("a", fromPrefix("Internet")), "b.json": `{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentParameters.json#", "contentVersion": "1.0.0.0", "parameters": {}}`}
+	reader := NewReader("", policyOf(t, documents))
+	if d := reader.Read(); len(d.Faults) > 0 {
+		t.Fatal(d.Faults)
+	}
+	dir := policyOf(t, documents)
+	paths := []string{filepath.Join(dir, "a.json"), filepath.Join(dir, "b.json")}
+	got, want := reader.Following("", paths...).Read(), Load(paths...)
+	if !slices.Equal(got.Faults, want.Faults) || len(got.Faults) == 0 {
+		t.Errorf("faults %v, read anew %v", got.Faults, want.Faults)
 	}
 }
