@@ -47,6 +47,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	var clock atomic.Int64
 	clock.Store(int64(time.Hour))
 	r.engine.clock = func() time.Duration { return time.Duration(clock.Load()) }
+	r.engine.busy = r.engine.clock
 	slow := &slowQueue{Queue: w.queues[vm2], clock: &clock, gate: make(chan struct{})}
 	slow.slow.Store(burstPackets/2 + lane.TimedWrites)
 	w.queues[vm2] = slow
@@ -103,6 +104,20 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	}
 }
 
+// Who is woken by a write may take the processor before the write is over. That makes no receiver slow.
+func TestAWriterThatLosesItsProcessorMakesNoReceiverSlow(t *testing.T) {
+	s := newSlowRig(t, 1, 1)
+	s.engine.busy = func() time.Duration { return 0 }
+	for range 4 * lane.TimedWrites {
+		if n := s.turn(); n != 1 {
+			t.Fatalf("%d packets reached the bystander", n)
+		}
+	}
+	if made, _ := s.engine.lanes.Count(); made > 0 || s.w.timed == 0 {
+		t.Errorf("%d lanes, %d turns with timed writes are left", made, s.w.timed)
+	}
+}
+
 // slowRig is the figure with more VMs. The first ones have slow queues.
 type slowRig struct {
 	*rig
@@ -130,6 +145,7 @@ func newSlowRig(t *testing.T, slow, others int) *slowRig {
 	s.rig.clock = 0 // not used
 	s.clock.Store(int64(time.Hour))
 	s.engine.clock = func() time.Duration { return time.Duration(s.clock.Load()) }
+	s.engine.busy = s.engine.clock
 	for i := range slow {
 		q := &slowQueue{Queue: s.w.queues[numAttachments+i], clock: &s.clock, gate: make(chan struct{})}
 		q.slow.Store(1 << 20)

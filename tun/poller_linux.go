@@ -221,3 +221,11 @@ func (p *Poller) Close() error {
 // Yield lets another thread have the processor if one waits for it, and returns when it is this one's turn again. Go's
 // scheduler is not told, as it is not when the kernel preempts a thread: the goroutine keeps its place.
 func Yield() { syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
+// ThreadTime is the processor time that the calling thread has had since it began. It costs a system call. Between two calls
+// a goroutine may change its thread, unless it is locked to it: the difference says nothing then.
+func ThreadTime() time.Duration {
+	var t unix.Timespec
+	syscall.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&t)), 0)
+	return time.Duration(t.Nano())
+}

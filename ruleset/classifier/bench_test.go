@@ -96,6 +96,13 @@ func BenchmarkFirstMatch(b *testing.B) {
 		b.Run(fmt.Sprintf("linear/rules=%d", n), func(b *testing.B) {
 			benchmarkFirstMatch(b, classifier.Linear(rules), tuples)
 		})
+		b.Run(fmt.Sprintf("at random/rules=%d", n), func(b *testing.B) {
+			// The processor learns the branches of a few thousand packets in turn.
+			for state := uint64(1); b.Loop(); {
+				state = state*6364136223846793005 + 1442695040888963407
+				sink += table.FirstMatch(&tuples[state>>52])
+			}
+		})
 	}
 }
 

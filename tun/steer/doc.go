@@ -9,6 +9,6 @@
 // one, and is served as that. So is one in whose name somebody else sends, who is dropped later.
 //
 // What answers a bulk flow, its acknowledgements for the most part, is served as a bulk flow too, so that a worker carries many
-// together. Where the answers' interface has sent bulk flows to the same worker within the last second, they are sparse: they
+// together. Where the answers' interface has sent bulk flows to the same worker within the last 16 ms, they are sparse: they
 // would wait behind those. When that begins, answers may overtake one another.
 package steer

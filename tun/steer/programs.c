@@ -12,6 +12,7 @@
 #define BURST 16384        // bytes that a sparse flow may send at once
 #define DRAIN 7            // one byte in so many powers of two of nanoseconds is forgotten: 7.8 MB a second
 #define HOLD 1000000000ULL // nanoseconds of silence after which a bulk flow is none any more
+#define BUSY 16000000ULL   // nanoseconds of silence of its bulk flows after which an interface sends none any more
 
 struct settings { __u32 workers, key, step; };
 struct flow { __u64 seen, bulk_until, level; }; // nanoseconds of the monotonic clock, and bytes
@@ -81,8 +82,8 @@ int nsgd_steer(struct __sk_buff *skb)
   f->level = level;
   f->seen = now;
   if (now < f->bulk_until) {
-    if (*busy < now + HOLD / 2) // all bulk flows of the interface write here: seldom
-      *busy = now + HOLD;
+    if (*busy < now + BUSY / 2) // all bulk flows of the interface write here: seldom
+      *busy = now + BUSY;
     return worker;
   }
   return now < answered->bulk_until && now >= *busy ? worker : worker + s->workers;
