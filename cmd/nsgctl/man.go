@@ -49,7 +49,7 @@ func writePages(c *cobra.Command, folder string) error {
 		return err
 	}
 	text := manOption.ReplaceAllString(page.String(), ".TP\n$1\n$2")
-	text = strings.Replace(text, header.Date.Format("Jan 2006"), header.Date.Format(time.DateOnly), 1)
+	text = strings.Replace(text, header.Date.Format("Jan 2006"), header.Date.UTC().Format(time.DateOnly), 1)
 	if err := os.WriteFile(filepath.Join(folder, strings.ReplaceAll(c.CommandPath(), " ", "-")+".1"), []byte(text), 0o644); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -61,5 +62,23 @@ func TestEveryCommandHasAManualPageWithItsFlags(t *testing.T) {
 				t.Errorf("%v\n%s", err, stderr.String())
 			}
 		})
+	}
+}
+
+// Packages that were built in Tokyo in the evening of the 30th had pages of the 1st.
+func TestAManualPagesDateIsTheSameEverywhere(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1796081162") // 2026-11-30 23:26 UTC
+	defer func(before *time.Location) { time.Local = before }(time.Local)
+	for _, hours := range []int{-12, 0, 9} {
+		time.Local = time.FixedZone("", hours*3600)
+		folder := t.TempDir()
+		if err := writeManual(newRoot(), folder); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(folder, "nsgctl.1"))
+		if err != nil || !strings.Contains(string(text), `"2026-11-30"`) {
+			first, _, _ := strings.Cut(strings.TrimPrefix(string(text), ".nh\n"), "\n")
+			t.Errorf("%d hours from UTC: %s: %v", hours, first, err)
+		}
 	}
 }
