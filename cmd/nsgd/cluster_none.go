@@ -33,7 +33,7 @@ func (*member) wants(*Config, *policy.Set)              {}
 func (*member) joins() func(*Config, *policy.Set, bool) { return nil }
 func (d *daemon) fence()                                {}
 func (*member) settle(*Config, *policy.Set) error       { return nil }
-func (*member) close(*Config, *policy.Set) (func() error, error) {
+func (*member) close(*Config, *policy.Set, map[string]bool) (func() error, error) {
 	return func() error { return nil }, nil
 }
 func (*member) generation(string) *generation.Unpacked { return nil }

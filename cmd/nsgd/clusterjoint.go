@@ -225,8 +225,9 @@ func (m *member) tell(s fabric.State) error {
 }
 
 // close has the kernel know the devices of a configuration before the first packet is written to them: what is written to
-// one that it does not know reaches this host itself. undo has it carry again what it does now.
-func (m *member) close(c *Config, set *policy.Set) (undo func() error, err error) {
+// one that it does not know reaches this host itself. Those that were opened it does not know, even if it knew others of their
+// names. undo has it carry again what it does now.
+func (m *member) close(c *Config, set *policy.Set, opened map[string]bool) (undo func() error, err error) {
 	undo = func() error { return nil }
 	if m == nil || c.joined == nil {
 		return undo, nil
@@ -235,13 +236,14 @@ func (m *member) close(c *Config, set *policy.Set) (undo func() error, err error
 	settled := m.settled
 	m.mu.Unlock()
 	known := func(a AttachmentConfig) bool {
-		return a.fabric == nil || settled != nil && slices.ContainsFunc(settled.Attachments, func(b AttachmentConfig) bool { return b.fabric != nil && b.Device == a.Device })
+		return a.fabric == nil || settled != nil && !opened[a.Device] && slices.ContainsFunc(settled.Attachments, func(b AttachmentConfig) bool { return b.fabric != nil && b.Device == a.Device })
 	}
 	if !slices.ContainsFunc(c.Attachments, func(a AttachmentConfig) bool { return !known(a) }) {
 		return undo, nil
 	}
 	m.applying.Lock()
 	defer m.applying.Unlock()
+	m.told = fabric.State{}
 	if settled != nil {
 		undo = func() error {
 			m.applying.Lock()

@@ -47,14 +47,19 @@ func TestNewDevicesAreKnownBeforePacketsAreWrittenToThem(t *testing.T) {
 	m, c, applied := joinedMember(map[string]uint32{names[0]: 7, names[1]: 8})
 	next := *c
 	m.joint.join(&next, set, false)
-	if _, err := m.close(&next, set); err != nil || len(*applied) != 1 || len((*applied)[0].Tunnels) != 2 {
+	if _, err := m.close(&next, set, nil); err != nil || len(*applied) != 1 || len((*applied)[0].Tunnels) != 2 {
 		t.Fatalf("%v, applied %+v", err, *applied)
 	}
 	if err := m.settle(&next, set); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.close(&next, set); err != nil || len(*applied) != 1 {
+	if _, err := m.close(&next, set, nil); err != nil || len(*applied) != 1 {
 		t.Errorf("%v, applied %d times: nothing is new", err, len(*applied))
+	}
+	// Somebody has removed a device, and a reload has opened another one of its name.
+	device := next.Attachments[len(next.Attachments)-1].Device
+	if _, err := m.close(&next, set, map[string]bool{device: true}); err != nil || len(*applied) != 2 {
+		t.Errorf("%v, applied %d times: the kernel does not know the new device", err, len(*applied))
 	}
 }
 

@@ -193,7 +193,7 @@ func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, se
 		return nil, errors.Join(err, l.interception.undo())
 	}
 	undo, settle := e.Undo, e.Settle
-	reopen, err := l.member.close(c, set)
+	reopen, err := l.member.close(c, set, l.devices.opened(plan, e.Devices))
 	if err != nil {
 		return nil, errors.Join(err, reopen(), undo(), l.interception.undo())
 	}

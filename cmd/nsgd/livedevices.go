@@ -90,6 +90,20 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 	return e, nil
 }
 
+// opened are the names of planned devices that were not there before.
+func (l *liveDevices) opened(plan []tun.Config, devices []tun.Device) map[string]bool {
+	had, names := make(map[tun.Device]bool, len(l.list)), map[string]bool{}
+	for i := range l.list {
+		had[l.list[i].device] = true
+	}
+	for i, d := range devices {
+		if !had[d] {
+			names[plan[i].Name] = true
+		}
+	}
+	return names
+}
+
 // openOne opens a new device of so many, without the routes that another one in its namespace has: taken.
 func (l *liveDevices) openOne(p tun.Config, devices int, taken map[place]bool) (tun.Device, error) {
 	queues(&p, l.workers, devices, l.steer)

@@ -212,7 +212,8 @@ func (d *daemon) beget(ctx context.Context) (*successor, error) {
 		return nil, errors.Join(err, ours.Close(), theirs.Close())
 	}
 	pid, kill, err := d.startSuccessor(files, theirs)
-	if err = errors.Join(err, theirs.Close()); err != nil { // so that the next process's end is heard
+	theirs.Close() // so that the next process's end is heard
+	if err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
 	s := &successor{newHandshake(ours), pid}

@@ -33,7 +33,8 @@ type digested struct {
 
 // Following makes a Reader of a policy that lies in another place. Its first Read takes over what r has read last where
 // nothing but rules of NSGs has changed since, and there is nothing to report. The Documents equal those of a new Reader,
-// but for Position, which does not know what was taken over. Both Readers stay fit for use, one at a time.
+// but for Position, and for RulePosition of admin rules, which do not know what was taken over. Both Readers stay fit for use,
+// one at a time.
 func (r *Reader) Following(serviceTags string, paths ...string) *Reader {
 	next := NewReader(serviceTags, paths...)
 	next.earlier = r.last

@@ -301,6 +301,9 @@ func (r *resource) region() string {
 	if r == nil {
 		return ""
 	}
+	if r.body == nil && r.built != nil && !isExpression(r.built.Location) {
+		return regionOf(r.built.Location)
+	}
 	if location := known(r.body, "location"); location != "" {
 		return regionOf(location)
 	}

@@ -113,6 +113,11 @@ func tagDocumentOf(prefix string, names ...string) string {
 
 const inAzure = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/applicationSecurityGroups/"
 
+// located is a document whose first resource is in a region.
+func located(document, region string) string {
+	return strings.Replace(document, `"name"`, fmt.Sprintf(`"location": %q, "name"`, region), 1)
+}
+
 func TestAReaderKeepsTheGroupsOfUnchangedDocuments(t *testing.T) {
 	f := newPolicyFolder(t, map[string]string{
 		"a.json": groupDocument("a", fromPrefix("Internet")), "b.json": groupDocument("b", fromASG("web")), "asg.json": asgDocument(inAzure + "web"),
@@ -153,6 +158,16 @@ func TestAReaderReadsAgainWhatAnotherDocumentChanges(t *testing.T) {
 			t.Errorf("the rule names %s", id)
 		}
 		f.write("asg.json", asgDocument(inAzure+"db"))
+		if d := f.read(); len(d.Faults) != 1 || d.Faults[0].Code != CodeInvalidResourceReference {
+			t.Errorf("faults %v", d.Faults)
+		}
+	})
+	t.Run("a network is in another region than its group", func(t *testing.T) {
+		const net = `{"type": "Microsoft.Network/virtualNetworks", "name": "v", "location": %q, "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "networkSecurityGroup": {"id": "a"}}}]}}`
+		f := newPolicyFolder(t, map[string]string{"a.json": located(groupDocument("a", fromPrefix("Internet")), "West Europe"), "net.json": fmt.Sprintf(net, "westeurope")})
+		f.mustRead()
+		f.write("net.json", fmt.Sprintf(net, "northeurope"))
 		if d := f.read(); len(d.Faults) != 1 || d.Faults[0].Code != CodeInvalidResourceReference {
 			t.Errorf("faults %v", d.Faults)
 		}
@@ -245,21 +260,23 @@ func TestReadingAgainEqualsReadingAnew(t *testing.T) {
 		fromPrefix("Internet"), fromPrefix("10.0.0.0/8"), fromPrefix("Storage"), fromPrefix("sql"), fromPrefix("10.0.0.1/8"),
 		fromASG("web"), fromASG(inAzure + "db"), fromPrefix("[parameters('p')]"),
 	}
+	regions := []string{"westeurope", "West Europe", "northeurope", "[parameters('p')]", ""}
+	anywhere := func(document string) string { return located(document, regions[r.IntN(len(regions))]) }
 	variants := map[string]func() string{
 		tagsFile: func() string { return tagDocumentOf("192.0.2.0/24", []string{"Storage", "Sql"}[:1+r.IntN(2)]...) },
 		"asg.json": func() string {
 			return asgDocument([]string{inAzure + "web", inAzure + "db", strings.Replace(inAzure, "s1", "s2", 1) + "web"}[:r.IntN(4)]...)
 		},
 		"net.json": func() string {
-			return fmt.Sprintf(`{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
-				"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.%d.0/24", "networkSecurityGroup": {"id": "a"}}}]}}`, r.IntN(3))
+			return anywhere(fmt.Sprintf(`{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+				"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.%d.0/24", "networkSecurityGroup": {"id": "a"}}}]}}`, r.IntN(3)))
 		},
 		"list.json": func() string {
 			return "[" + groupDocument("c", sources[r.IntN(len(sources))]) + "," + groupDocument("d", sources[r.IntN(len(sources))]) + "]"
 		},
 	}
 	for _, name := range []string{"a", "b", "e"} {
-		variants[name+".json"] = func() string { return groupDocument(name, sources[r.IntN(len(sources))]) }
+		variants[name+".json"] = func() string { return anywhere(groupDocument(name, sources[r.IntN(len(sources))])) }
 	}
 	files := []string{"a.json", "b.json", "e.json", "list.json", "asg.json", "net.json", tagsFile}
 	documents := map[string]string{}
