@@ -63,7 +63,12 @@ func TestAHandoverSaysWhyItFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			conn.SetDeadline(time.Now().Add(handWait))
-			there := <-e.come
+			var there *line
+			select {
+			case there = <-e.come:
+			case <-time.After(handWait):
+				t.Fatal("it has not come")
+			}
 			var theirs sync.WaitGroup
 			theirs.Go(func() { tt.theirs(there); there.Close() })
 			taken, err := hand(conn, flowsOf(tt.flows), "nic1", &Move{MoveRecord: MoveRecord{To: "b"}}, &MoveState{})
