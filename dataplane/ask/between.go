@@ -57,7 +57,8 @@ type place struct {
 	name     string
 	standing bool
 	alike    int // see topology.AddressClass
-	// beside are all who have the addresses, each in a place of its own: networks may have the same ones. nil: it is one.
+	// beside are all who have the addresses, where these are several, as in networks with the same address space. Each has a
+	// place of its own, one behind the other, and all of them are asked about as one.
 	beside []*topology.Endpoint
 }
 
@@ -98,7 +99,7 @@ func Forwarders(s *topology.Snapshot) (names []string) {
 func (q *betweenQuery) ask(services []analysis.Service) *PathSets {
 	rest := &PathSets{}
 	for i := range q.sources {
-		for j := range q.destinations {
+		for j := 0; j < len(q.destinations); j += max(1, len(q.destinations[j].beside)) {
 			if q.pairs++; q.pairsAsked >= q.maxPairs || q.pairs > pairsOfAKind*q.maxPairs || q.ended() {
 				q.leave(rest, i, j, services)
 				out := q.answer()

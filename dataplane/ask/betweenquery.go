@@ -44,14 +44,22 @@ type groupRow struct {
 	destinations []int
 }
 
-// pair finds the ways from one place to another.
+// pair finds the ways from one place to another, and to those beside it. A way that reaches one of these is its alone.
 func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
+	beside := q.destinations[j].beside
 	for _, w := range q.waysOfPair(i, j, services) {
-		q.group(w.key, w.why, &w.course, w.services, i, j)
+		if n := slices.Index(beside, w.to); n >= 0 {
+			q.group(w.key, w.why, &w.course, w.services, i, j+n)
+			continue
+		}
+		for n := range max(1, len(beside)) {
+			q.group(w.key, w.why, &w.course, w.services, i, j+n)
+		}
+		q.pairs += max(0, len(beside)-1)
 	}
 }
 
-// ways are those from one place to another: a packet of each part of the services is asked about.
+// ways are those from one place to another, and to those beside it: a packet of each part of the services is asked about.
 func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairWay) {
 	q.pairsAsked++
 	src, dst := &q.sources[i], &q.destinations[j]
@@ -68,7 +76,11 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 	if q.arriving {
 		sent = withEveryPort(services)
 	}
-	ways := map[string]int{} // index in list
+	type wayKey struct {
+		key string
+		to  *topology.Endpoint
+	}
+	ways := map[wayKey]int{} // index in list
 	for _, p := range q.probes(from, to, sent) {
 		courses, more := q.courses(src.endpoint, p.Packet)
 		if more {
@@ -88,12 +100,15 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 					continue
 				}
 			}
-			key := q.key(c)
+			key := wayKey{key: q.key(c)}
+			if to := c.reaches(); slices.Contains(dst.beside, to) {
+				key.to = to
+			}
 			at, known := ways[key]
 			if !known {
 				at = len(list)
 				ways[key] = at
-				list = append(list, pairWay{key: key, course: *c})
+				list = append(list, pairWay{key: key.key, to: key.to, course: *c})
 			}
 			if w := &list[at]; !slices.ContainsFunc(w.services, func(s analysis.Service) bool { return sameService(s, own) }) {
 				w.services = append(w.services, own)
@@ -145,15 +160,11 @@ func sameService(a, b analysis.Service) bool {
 // meant reports that a course is about the destination's end: it leads to who is meant, or is refused on the way
 // to an address of its own.
 func (q *betweenQuery) meant(c *course, dst *place) bool {
-	end := c.end()
-	arrives := c.drop == packet.NotDropped || end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
-	if arrives && end != dst.endpoint && slices.Contains(dst.beside, end) {
-		return false
-	}
 	if q.to.means == nil {
 		return true
 	}
-	if dst.standing || arrives {
+	if dst.standing || c.drop == packet.NotDropped || c.arrives() {
+		end := c.end()
 		return end != nil && q.to.means(end)
 	}
 	return true

@@ -90,6 +90,23 @@ func (c *course) last() *courseLeg { return &c.legs[len(c.legs)-1] }
 // end is the endpoint that a course leads to; nil: none.
 func (c *course) end() *topology.Endpoint { return c.last().way.To }
 
+// arrives reports that a course leads to an address of its end, whatever refuses the packet there.
+func (c *course) arrives() bool {
+	end := c.end()
+	return end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
+}
+
+// reaches is whose address a packet is sent to: the end's, or the sender's own; nil: it does not get there.
+func (c *course) reaches() *topology.Endpoint {
+	switch {
+	case c.drop == packet.DropLand:
+		return c.last().src
+	case c.arrives():
+		return c.end()
+	}
+	return nil
+}
+
 // arrivesAt is the port at which packets arrive at the end; translated says that they were sent to another one.
 func (c *course) arrivesAt() (port uint16, translated bool) {
 	sent := c.legs[0].sent.DstPort

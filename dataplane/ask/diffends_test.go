@@ -130,29 +130,10 @@ func TestKnownEndsAreBounded(t *testing.T) {
 // network's ends were named for the others' too.
 func TestPathsOfNetworksWithTheSameAddresses(t *testing.T) {
 	const networks = 3
-	world := func(open int, d ruleset.Direction) *topology.Snapshot {
-		set := &policy.Set{}
-		space := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
-		for n := range networks {
-			v := &policy.VirtualNetwork{Name: fmt.Sprint("v", n), ID: fmt.Sprint("/v", n), AddressSpace: space}
-			v.Subnets = []*policy.Subnet{{Name: "s", ID: v.ID + "/s", VirtualNetwork: v, Prefixes: space}}
-			set.VirtualNetworks = append(set.VirtualNetworks, v)
-			for i, name := range []string{"a", "b"} {
-				nsg := &ruleset.NSG{Name: fmt.Sprint(name, n), ID: fmt.Sprint("/g", name, n)}
-				if at := map[ruleset.Direction]int{ruleset.Outbound: 0, ruleset.Inbound: 1}[d]; at == i && n != open {
-					nsg.Rules = []ruleset.Rule{enginetest.AnyRule("deny", 100, d, ruleset.Deny)}
-				}
-				set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
-				set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: nsg.Name, ID: "/n" + nsg.Name, NetworkSecurityGroup: nsg, IPConfigurations: []policy.IPConfiguration{{
-					Name: "c", Address: netip.AddrFrom4([4]byte{10, 9, 0, byte(4 + i)}), Subnet: v.Subnets[0], Primary: true}}})
-			}
-		}
-		return build(t, set)
-	}
 	for n := range networks {
 		for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
 			found := 0
-			for _, c := range Diff(world(-1, d), world(n, d), DiffOptions{EndToEnd: true}).Changes {
+			for _, c := range Diff(sameAddresses(t, networks, -1, d), sameAddresses(t, networks, n, d), DiffOptions{EndToEnd: true}).Changes {
 				if c.EndToEnd == nil {
 					continue
 				}
@@ -169,7 +150,7 @@ func TestPathsOfNetworksWithTheSameAddresses(t *testing.T) {
 			}
 		}
 	}
-	paths := NewBetween(world(0, ruleset.Inbound), 0)
+	paths := NewBetween(sameAddresses(t, networks, 0, ruleset.Inbound), 0)
 	own, err := paths.End("nic:a2")
 	if err != nil {
 		t.Fatal(err)
@@ -186,5 +167,63 @@ func TestPathsOfNetworksWithTheSameAddresses(t *testing.T) {
 		if s := &sets.Sets[i]; !slices.Equal(s.To, []string{"b2"}) {
 			t.Errorf("from a2 to 10.9.0.5: %q", s.To)
 		}
+	}
+}
+
+// sameAddresses are networks with the same two addresses, of a and b. Of all but the network open, rules deny what b
+// receives, or a sends.
+func sameAddresses(t *testing.T, networks, open int, d ruleset.Direction) *topology.Snapshot {
+	t.Helper()
+	set := &policy.Set{}
+	space := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
+	for n := range networks {
+		v := &policy.VirtualNetwork{Name: fmt.Sprint("v", n), ID: fmt.Sprint("/v", n), AddressSpace: space}
+		v.Subnets = []*policy.Subnet{{Name: "s", ID: v.ID + "/s", VirtualNetwork: v, Prefixes: space}}
+		set.VirtualNetworks = append(set.VirtualNetworks, v)
+		for i, name := range []string{"a", "b"} {
+			nsg := &ruleset.NSG{Name: fmt.Sprint(name, n), ID: fmt.Sprint("/g", name, n)}
+			if at := map[ruleset.Direction]int{ruleset.Outbound: 0, ruleset.Inbound: 1}[d]; at == i && n != open {
+				nsg.Rules = []ruleset.Rule{enginetest.AnyRule("deny", 100, d, ruleset.Deny)}
+			}
+			set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
+			set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: nsg.Name, ID: "/n" + nsg.Name, NetworkSecurityGroup: nsg, IPConfigurations: []policy.IPConfiguration{{
+				Name: "c", Address: netip.AddrFrom4([4]byte{10, 9, 0, byte(4 + i)}), Subnet: v.Subnets[0], Primary: true}}})
+		}
+	}
+	return build(t, set)
+}
+
+// Networks with the same addresses are asked about as one: their pairs don't grow with the square of the networks.
+func TestManyNetworksWithTheSameAddressesAreAnswered(t *testing.T) {
+	const networks = 60
+	paths := NewBetween(sameAddresses(t, networks, networks-1, ruleset.Inbound), 0)
+	all, err := paths.End("10.9.0.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := paths.Ask(all, all, nil)
+	if err != nil || len(sets.Undecided) > 0 {
+		t.Fatalf("%+v, %v", sets.Undecided, err)
+	}
+	network := func(name string) string { return strings.TrimLeft(strings.TrimSuffix(name, "/s"), "abv") }
+	open := map[string]int{} // sets that reach a network
+	for i := range sets.Sets {
+		s := &sets.Sets[i]
+		if s.Access != ruleset.Allow.String() {
+			continue
+		}
+		in := network(s.To[0])
+		open[in]++
+		for _, name := range slices.Concat(s.From, s.To) {
+			if network(name) != in {
+				t.Errorf("%q to %q", s.From, s.To)
+			}
+		}
+		if last := fmt.Sprint(networks - 1); in != last && slices.Contains(s.To, "b"+in) {
+			t.Errorf("%q to %q: b of network %s alone is open", s.From, s.To, last)
+		}
+	}
+	if len(open) != networks {
+		t.Errorf("of %d networks, %d have a way: %v", networks, len(open), open)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"go4.org/netipx"
 )
@@ -15,7 +16,8 @@ type pairWay struct {
 	key      string // equal for ways whose packets are judged together
 	course   course
 	services []analysis.Service
-	why      string // it is not decided
+	why      string             // it is not decided
+	to       *topology.Endpoint // of those beside the place, whom it reaches; nil: none
 }
 
 // pairKind is equal for pairs of places between which the ways are alike. See topology.AddressClass.
@@ -72,8 +74,8 @@ func (q *betweenQuery) otherPair(i, j int) (source, destination int, found bool)
 	return i, other, other >= 0
 }
 
-// DefaultMaxPairs bounds the pairs of places that a question asks about, those that are alike counted once. 500
-// network interfaces in 50 subnets with a group each have some 12,000.
+// DefaultMaxPairs bounds the pairs of places that a question asks about. Those that are alike count once, and so do
+// destinations with the same addresses. 500 network interfaces in 50 subnets with a group each have some 12,000.
 const DefaultMaxPairs = 30_000
 
 // The bounds on the rest of a question's work. A pair that is like another one costs little.

@@ -68,13 +68,13 @@ func handoverTLS(own tls.Certificate, peer string) *tls.Config {
 // entrance lets one host in.
 type entrance struct {
 	listener net.Listener
-	come     chan *tls.Conn // room for one: who has shown the certificate
+	come     chan *line // room for one: who has shown the certificate
 	all      sync.WaitGroup
 }
 
 // openEntrance waits for the host whose certificate has a hash, until close.
 func openEntrance(l net.Listener, own tls.Certificate, peer string) *entrance {
-	e := &entrance{listener: l, come: make(chan *tls.Conn, 1)}
+	e := &entrance{listener: l, come: make(chan *line, 1)}
 	config := handoverTLS(own, peer)
 	room := make(chan struct{}, maxShakes)
 	e.all.Go(func() {
@@ -98,7 +98,7 @@ func openEntrance(l net.Listener, own tls.Certificate, peer string) *entrance {
 					return
 				}
 				select {
-				case e.come <- conn:
+				case e.come <- &line{Conn: conn}:
 				default: // it has come already
 					conn.Close()
 				}
@@ -159,37 +159,41 @@ func receive(r io.Reader, message any) error {
 	if _, err := io.ReadFull(r, text); err != nil {
 		return err
 	}
-	return json.Unmarshal(text, message)
+	if err := json.Unmarshal(text, message); err != nil {
+		return fmt.Errorf("a message that can't be read: %w", err)
+	}
+	return nil
 }
 
-// counted counts what is written or read.
-type counted struct {
-	io.ReadWriter
-	bytes int64
+// line is the connection with the other host. Errors of sending and receiving are errBrokenOff.
+type line struct {
+	*tls.Conn
+	bytes int64 // written and read
 }
 
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.ReadWriter.Write(b)
-	c.bytes += int64(n)
+var errBrokenOff = errors.New("the connection has broken off")
+
+func (l *line) Write(b []byte) (int, error) { return l.count(l.Conn.Write(b)) }
+
+func (l *line) Read(b []byte) (int, error) { return l.count(l.Conn.Read(b)) }
+
+func (l *line) count(n int, err error) (int, error) {
+	if l.bytes += int64(n); err != nil {
+		err = fmt.Errorf("%w: %w", errBrokenOff, err)
+	}
 	return n, err
 }
 
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.ReadWriter.Read(b)
-	c.bytes += int64(n)
-	return n, err
-}
-
-// brokenOff says of an error of the connection who is at its other end; nil stays nil.
-func brokenOff(host string, err error) error {
+// named says whose an error is; nil stays nil.
+func named(whose string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("the connection with %s has broken off: %w", host, err)
+	return fmt.Errorf("%s: %w", whose, err)
 }
 
 // call connects to a host that waits, whose certificate has a hash.
-func call(ctx context.Context, dial func(context.Context, string) (net.Conn, error), address string, own tls.Certificate, peer string) (*tls.Conn, error) {
+func call(ctx context.Context, dial func(context.Context, string) (net.Conn, error), address string, own tls.Certificate, peer string) (*line, error) {
 	ctx, cancel := context.WithTimeout(ctx, shakeWait)
 	defer cancel()
 	c, err := dial(ctx, address)
@@ -201,5 +205,30 @@ func call(ctx context.Context, dial func(context.Context, string) (net.Conn, err
 		c.Close()
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
-	return conn, nil
+	return &line{Conn: conn}, nil
+}
+
+// hand sends the flows of a frozen network interface. With an error the new host has taken it or not.
+func hand(conn *line, d Departing, nic string, m *Move, state *MoveState) (taken bool, err error) {
+	before := conn.bytes
+	if !m.WithoutFlows {
+		state.Flows, err = d.Write(conn)
+		err = named("flows to "+m.To, err)
+	}
+	state.Bytes = conn.bytes - before
+	if err == nil {
+		err = named(m.To, send(conn, &hello{NIC: nic, Move: m.Revision}))
+	}
+	if err != nil && !errors.Is(err, errBrokenOff) {
+		return false, err // the new host still waits for flows
+	}
+	// A host that refuses the flows says so, and closes the connection: it may be read still.
+	var result outcome
+	switch told := receive(conn, &result); {
+	case told == nil && !result.Taken:
+		err = named(m.To, errors.New(result.Fault))
+	case err == nil:
+		err = named(m.To, told)
+	}
+	return err == nil, err
 }

@@ -216,30 +216,28 @@ func (a *Agent) welcome(ctx context.Context, epoch int64) {
 		conn.SetDeadline(time.Now().Add(shakeWait))
 		var h hello
 		if err := receive(conn, &h); err != nil {
-			return brokenOff(m.From, err)
+			return named(m.From, err)
 		}
 		if err := a.mayCome(&h, nic, m); err != nil {
 			return errors.Join(err, send(conn, &invitation{Fault: inBrief(err)}))
 		}
 		began = a.Clock()
 		if err := send(conn, &invitation{}); err != nil {
-			return brokenOff(m.From, err)
+			return named(m.From, err)
 		}
 		conn.SetDeadline(time.Now().Add(handWait))
-		stream := &counted{ReadWriter: conn}
+		before := conn.bytes
 		if !m.WithoutFlows {
-			if err = r.Read(stream); err != nil {
-				err = fmt.Errorf("flows from %s: %w", m.From, err)
-			}
+			err = named("flows from "+m.From, r.Read(conn))
 		}
 		var end hello // it is frozen there, whatever it has sent
 		if err == nil {
-			err = brokenOff(m.From, receive(conn, &end))
+			bytes = conn.bytes - before
+			err = named(m.From, receive(conn, &end))
 		}
 		if err == nil {
 			revision, err = a.seize(ctx, nic, m, epoch)
 		}
-		bytes = stream.bytes
 		conn.SetDeadline(time.Now().Add(shakeWait))
 		result := &outcome{Taken: err == nil}
 		if err != nil {
@@ -280,7 +278,7 @@ func (a *Agent) mayCome(h *hello, nic string, m *Move) error {
 }
 
 // await waits for the old host. It gives up when the move, or the old host's part, has ended.
-func (a *Agent) await(ctx context.Context, nic string, m *Move) (*tls.Conn, error) {
+func (a *Agent) await(ctx context.Context, nic string, m *Move) (*line, error) {
 	late := time.After(inviteWait)
 	look := time.NewTicker(moveLook)
 	defer look.Stop()
@@ -374,7 +372,7 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 		if err = send(conn, &hello{nic, m.Revision, number(a.carrying)}); err == nil {
 			err = receive(conn, &yes)
 		}
-		err = brokenOff(m.To, err)
+		err = named(m.To, err)
 		if err == nil && yes.Fault != "" {
 			err = errors.New(yes.Fault)
 		}
@@ -387,7 +385,7 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 		conn.SetDeadline(time.Now().Add(handWait))
 		frozen := a.Clock()
 		d.Freeze()
-		taken, err := a.hand(conn, d, nic, m, &state)
+		taken, err := hand(conn, d, nic, m, &state)
 		if taken {
 			a.moving.unsettled[nic] = m.Claim
 		} else if mine, why := a.know(ctx, nic, m, epoch); why != nil { // it stays off until that is known
@@ -412,27 +410,6 @@ func (a *Agent) depart(ctx context.Context, view *View, nic string, m *Move, epo
 		outcome = "failed"
 	}
 	a.end(nic, state, outcome)
-}
-
-// hand sends the flows of a frozen network interface. With an error the new host has taken it or not.
-func (a *Agent) hand(conn *tls.Conn, d Departing, nic string, m *Move, state *MoveState) (taken bool, err error) {
-	stream := &counted{ReadWriter: conn}
-	if !m.WithoutFlows {
-		state.Flows, err = d.Write(stream)
-	}
-	state.Bytes = stream.bytes
-	if err == nil {
-		err = send(conn, &hello{NIC: nic, Move: m.Revision})
-	}
-	var result outcome
-	if err == nil {
-		err = receive(conn, &result)
-	}
-	err = brokenOff(m.To, err)
-	if err == nil && !result.Taken {
-		err = fmt.Errorf("%s: %s", m.To, result.Fault)
-	}
-	return err == nil, err
 }
 
 // know finds out whether a network interface that was handed over is this host's still. If it is, no other host can take it by
