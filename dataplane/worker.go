@@ -238,13 +238,14 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 	w.now = ticks(w.time)
 	w.fenced = w.engine.isFenced(w.time)
 	w.beginWatch()
-	took, ahead := 0, 0
+	took, ahead, beside := 0, 0, 0
 	for full := false; !full && err == nil; {
 		var n int
 		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
 		if bulk && n > 0 {
-			ahead += w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
+			own, others := w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
+			ahead, beside = ahead+own, beside+others
 		}
 		w.carryGroup(attachment, w.group[:n])
 		full = took == burstPackets || w.used > waitingBytes
@@ -252,7 +253,7 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 	w.sendTrains()
 	w.carried, w.used = w.carried+w.used, 0
 	w.endWatch()
-	w.counters.Took(took + ahead)
+	w.counters.Took(took + ahead + beside)
 	w.counters.Flush()
 	w.flows.Quiesce()
 	if errors.Is(err, tun.ErrAgain) {
@@ -263,22 +264,22 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 
 // carryAhead carries what sparse flows have sent before group was read from an attachment. What a flow sent before it became a
 // bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
-// group of each other attachment's. It returns how many packets there were.
-func (w *worker) carryAhead(attachment int, group []slot, most int) (took int) {
+// group of each other attachment's. It returns how many packets there were of it, and of others.
+func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others int) {
 	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
-		return 0
+		return 0, 0
 	}
 	w.behindFrom, w.behind = attachment, group
 	if w.sparse[attachment] != nil { // also if it is not among those that the poller reports at a time
-		took = w.carryFew(attachment, most)
+		own = w.carryFew(attachment, most)
 	}
 	for _, other := range w.few {
 		if other != attachment {
-			took += w.carryFew(other, groupPackets)
+			others += w.carryFew(other, groupPackets)
 		}
 	}
 	w.behind = nil
-	return took
+	return own, others
 }
 
 // carryFew carries up to most packets of an attachment's sparse flows, and returns how many there were. It leaves the buffer

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/bits"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/coalesce"
@@ -195,9 +196,11 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	case o.Slow && w.time-o.tried < retryEvery:
 		return packet.DropSlowReceiver
 	}
+	runtime.LockOSThread()
 	begun := w.engine.busy() // whoever wakes up by the write may take the processor: that is no time of the receiver's stack
 	err := writeParts(w.queues[to], parts)
 	o.Timed(w.engine.busy()-begun, packets)
+	runtime.UnlockOSThread()
 	o.tried, w.suspects[to] = w.time, w.suspects[to] || o.Slow
 	if err != nil {
 		return w.refused(to, err)

@@ -42,6 +42,7 @@ type liveRig struct {
 	thin    string       // the place whose device has too few queues
 	late    func()       // what the service wants to be called later
 	upgrade func() error // what an upgrade does
+	begun   int          // reloads that were told
 }
 
 // watched tells of its close.
@@ -117,6 +118,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
 		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
 		Upgrade:       func(context.Context) (*inspect.Upgraded, error) { return nil, r.upgrade() },
+		Reloading:     func() func(error) { r.begun++; return func(error) {} },
 		Configuration: r.live, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -399,6 +401,9 @@ func TestNothingChangesWhileAnUpgradeIsUnderWay(t *testing.T) {
 	}
 	if _, err := r.service.Upgrade(t.Context()); !errors.Is(err, failed) {
 		t.Error(err)
+	}
+	if r.begun != 0 {
+		t.Errorf("%d reloads were told that never began: a keeper starts a standby beside two processes", r.begun)
 	}
 	if got := r.attached(); got != before {
 		t.Errorf("attached\n%s, want\n%s", got, before)

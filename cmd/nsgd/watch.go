@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,15 +30,18 @@ func (d *daemon) watchFiles(ctx context.Context) error {
 		},
 	})
 	defer w.Close()
-	w.Run(ctx, func() (taken bool) {
-		if by := d.service.Reloads().ConfirmBy; by != nil {
-			d.log.Warn("files have changed: they are read once the reload that waits for nsgctl confirm is confirmed or taken back", "at the latest", *by)
-			return false
-		}
-		d.service.Reload(inspect.ReloadRequest{Cause: "watch"})
-		return true
-	})
+	w.Run(ctx, d.readChanged)
 	return nil
+}
+
+// readChanged reads files that have changed. Those that are to be read later it has not taken.
+func (d *daemon) readChanged() (taken bool) {
+	if by := d.service.Reloads().ConfirmBy; by != nil {
+		d.log.Warn("files have changed: they are read once the reload that waits for nsgctl confirm is confirmed or taken back", "at the latest", *by)
+		return false
+	}
+	_, err := d.service.Reload(inspect.ReloadRequest{Cause: "watch"})
+	return !errors.Is(err, inspect.ErrUpgrading) // it may fail, and this process go on
 }
 
 // files are those that a configuration names, and the folders in which more may appear.

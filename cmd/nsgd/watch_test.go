@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -71,6 +72,22 @@ func TestFilesThatChangeAreReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("the mended file", func(s inspect.Reloads) bool { return s.LastError == "" })
+}
+
+// What changed while an upgrade was under way that failed then was never read.
+func TestFilesThatChangeDuringAnUpgradeAreReadLater(t *testing.T) {
+	r := newLiveRig(t)
+	d := &daemon{service: r.service, log: slog.New(slog.DiscardHandler)}
+	r.upgrade = func() error {
+		if d.readChanged() {
+			t.Error("taken, though the reload was refused")
+		}
+		return errors.New("not prepared")
+	}
+	r.service.Upgrade(t.Context())
+	if !d.readChanged() {
+		t.Error("not taken behind it")
+	}
 }
 
 func TestTheFilesThatAConfigurationNames(t *testing.T) {

@@ -67,7 +67,7 @@ func (e endpoint[T]) ask(ctx context.Context, c *Client, query url.Values, body 
 	defer response.Body.Close()
 	if err := json.NewDecoder(c.bound(response.Body)).Decode(&result); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: the daemon has ended, or has waited for this reader for more than %v", err, serve.Timeout)
+			err = fmt.Errorf("%w: the daemon has ended, or has waited for this reader for more than %v, or had more readers than it may", err, serve.Timeout)
 			if c.most > 0 {
 				err = fmt.Errorf("%w, or the answer has more than %d bytes", err, c.most)
 			}

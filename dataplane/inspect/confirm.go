@@ -121,7 +121,7 @@ func (s *Service) takeBack(w *unconfirmed) {
 	if s.waiting != w {
 		return
 	}
-	b := s.book("no confirmation")
+	b := s.book("no confirmation", true)
 	_, err := w.back()
 	if w.failed++; err != nil && w.failed < maxReturns {
 		b.end(fmt.Errorf("no nsgctl confirm came within %v for reload %s, and the return fails: %w", w.within, w.id, err))

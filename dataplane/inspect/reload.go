@@ -93,11 +93,11 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 
 // change makes what load loads the policy in force, as a request says. loading is held.
 func (s *Service) change(q ReloadRequest, load func(afresh bool) (*Reloaded, error)) (*Reloaded, error) {
-	b := s.book(q.Cause)
+	err := s.refuseChange()
+	b := s.book(q.Cause, err == nil)
 	s.maxCut = q.MaxCut
 	defer func() { s.maxCut = nil }()
 	var w *unconfirmed
-	err := s.refuseChange()
 	if err == nil && q.ConfirmWithin > 0 {
 		w = s.unconfirmed(b, q.ConfirmWithin)
 	}
@@ -129,11 +129,11 @@ type booking struct {
 	done    func(error)
 }
 
-// book begins a reload. loading is held.
-func (s *Service) book(cause string) *booking {
+// book begins a reload, or notes one that is refused before it begins. loading is held.
+func (s *Service) book(cause string, begins bool) *booking {
 	b := &booking{id: newReloadID(), cause: cause, service: s, begun: s.options.Now(), done: func(error) {}}
 	b.log = s.options.Log.With("reload", b.id)
-	if s.options.Reloading != nil {
+	if begins && s.options.Reloading != nil { // a keeper would have a standby read what nobody else reads
 		b.done = s.options.Reloading()
 	}
 	b.log.Info("reload begins", "cause", cause)

@@ -292,14 +292,16 @@ func Feed(w http.ResponseWriter) error {
 	return Stream(w, false)
 }
 
-// writer is an answer. Each write has Options.Timeout, except a stream's.
+// writer is an answer. Each write has Options.Timeout, and the whole has as much for each pacedBytes, except a stream.
 type writer struct {
 	http.ResponseWriter
 	server     *Server
 	connection *connection
 	control    *http.ResponseController
 	stream     bool
-	prompt     bool // a stream, see Feed
+	prompt     bool      // a stream, see Feed
+	begun      time.Time // of the first write
+	sent       int
 }
 
 // Unwrap is for http.ResponseController.
@@ -308,12 +310,16 @@ func (a *writer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // writeAtOnce is how many bytes have Options.Timeout: a long answer ends for who does not read, and not for being long.
 const writeAtOnce = 256 << 10
 
+// pacedBytes has who reads, but slowly, hold what an answer is made of for a bounded time: 500 MB for 20 minutes.
+const pacedBytes = 4 << 20
+
 // Write implements http.ResponseWriter.
 func (a *writer) Write(b []byte) (written int, err error) {
 	for {
 		part := b[written:min(written+writeAtOnce, len(b))]
 		a.hurry()
 		n, err := a.ResponseWriter.Write(part)
+		a.sent += n
 		if written += n; err != nil || written == len(b) {
 			return written, err
 		}
@@ -339,11 +345,26 @@ func (a *writer) hurry() {
 		if !a.stream || a.prompt {
 			end = time.Now().Add(a.server.options.Timeout)
 		}
+		if !a.stream {
+			end = a.paced(end)
+		}
 		a.control.SetWriteDeadline(end)
 	}
 	if a.server.ending.Load() { // also when it began meanwhile
 		a.control.SetWriteDeadline(time.Now().Add(min(lastGrace, a.server.options.Timeout)))
 	}
+}
+
+// paced is the end of the next write, which what is written already may make an earlier one.
+func (a *writer) paced(end time.Time) time.Time {
+	if a.begun.IsZero() {
+		a.begun = time.Now()
+	}
+	timeout := a.server.options.Timeout
+	if last := a.begun.Add(timeout + time.Duration(float64(timeout)*float64(a.sent)/pacedBytes)); last.Before(end) {
+		return last
+	}
+	return end
 }
 
 // body is a request's, of maxBodyLen at most unless the answer is a stream.

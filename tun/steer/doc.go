@@ -5,10 +5,6 @@
 // A flow that sends 16 KB at once, or more than 7.8 MB a second for longer, is a bulk flow, until it has been silent for a
 // second. So its packets stay in order as long as no queue holds more than a burst when it becomes bulk, or more than a
 // second when it no longer is: a flood, or a gap between two processes, may swap some, as any network may. The program
-// remembers flows in 16,384 places by a hash with a random key. A sparse flow may share the place of a bulk
-// one, and is served as that. So is one in whose name somebody else sends, who is dropped later.
-//
-// What answers a bulk flow, its acknowledgements for the most part, is served as a bulk flow too, so that a worker carries many
-// together. Where the answers' interface has sent bulk flows to the same worker within the last 16 ms, they are sparse: they
-// would wait behind those. When that begins, answers may overtake one another.
+// remembers flows in 16,384 places by interface and a hash with a random key. A sparse flow may share the place of a bulk
+// one, and is served as that. So is one in whose name somebody else sends at the same interface, who is dropped later.
 package steer

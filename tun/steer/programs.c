@@ -8,11 +8,9 @@
 #include <bpf/bpf_helpers.h>
 
 #define PLACES 16384
-#define ENDS 1024
 #define BURST 16384        // bytes that a sparse flow may send at once
 #define DRAIN 7            // one byte in so many powers of two of nanoseconds is forgotten: 7.8 MB a second
 #define HOLD 1000000000ULL // nanoseconds of silence after which a bulk flow is none any more
-#define BUSY 16000000ULL   // nanoseconds of silence of its bulk flows after which an interface sends none any more
 
 struct settings { __u32 workers, key, step; };
 struct flow { __u64 seen, bulk_until, level; }; // nanoseconds of the monotonic clock, and bytes
@@ -21,7 +19,6 @@ struct flow { __u64 seen, bulk_until, level; }; // nanoseconds of the monotonic 
   struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, k); __type(value, v); __uint(max_entries, max); } name SEC(".maps")
 MAP(nsgd_settings, __u32, struct settings, 1);
 MAP(nsgd_flows, __u32, struct flow, PLACES); // two processors may write to one at a time: a byte more or less is no matter
-MAP(nsgd_busy, __u32, __u64, ENDS); // by interface and worker: until when it sends bulk flows, in the same time
 
 char nsgd_source[] SEC("nsgd.source") = SOURCE; // the checksum of this file, which a test compares
 
@@ -65,12 +62,9 @@ int nsgd_steer(struct __sk_buff *skb)
   ports = bpf_ntohl(ports);
   // The same both ways. Ports that follow one another are spread evenly, as those of parallel connections are.
   __u32 both = mixed(mixed(src ^ s->key) + mixed(dst ^ s->key)) + ((ports >> 16) + (ports & 0xffff)) * s->step;
-  __u32 worker = (__u64)both * s->workers >> 32, end = mixed(skb->ifindex ^ mixed(worker + s->key)) & (ENDS - 1);
-  __u32 place = mixed(both ^ mixed(src + s->key) ^ ports) & (PLACES - 1);
-  __u32 back = mixed(both ^ mixed(dst + s->key) ^ (ports >> 16 | ports << 16)) & (PLACES - 1); // the place of what it answers
-  struct flow *f = bpf_map_lookup_elem(&nsgd_flows, &place), *answered = bpf_map_lookup_elem(&nsgd_flows, &back);
-  __u64 *busy = bpf_map_lookup_elem(&nsgd_busy, &end);
-  if (!f || !answered || !busy)
+  __u32 worker = (__u64)both * s->workers >> 32, place = mixed(both ^ mixed(src + s->key) ^ ports ^ mixed(skb->ifindex)) & (PLACES - 1);
+  struct flow *f = bpf_map_lookup_elem(&nsgd_flows, &place);
+  if (!f)
     return worker;
   __u64 now = bpf_ktime_get_ns(), seen = f->seen, level = f->level;
   __u64 gone = now > seen ? (now - seen) >> DRAIN : 0; // another processor may have seen a later packet
@@ -81,12 +75,7 @@ int nsgd_steer(struct __sk_buff *skb)
     f->bulk_until = now + HOLD;
   f->level = level;
   f->seen = now;
-  if (now < f->bulk_until) {
-    if (*busy < now + BUSY / 2) // all bulk flows of the interface write here: seldom
-      *busy = now + BUSY;
-    return worker;
-  }
-  return now < answered->bulk_until && now >= *busy ? worker : worker + s->workers;
+  return now < f->bulk_until ? worker : worker + s->workers;
 }
 
 char _license[] SEC("license") = "Apache-2.0";

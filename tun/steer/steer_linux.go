@@ -23,7 +23,6 @@ type programs struct {
 	Steer    *ebpf.Program `ebpf:"nsgd_steer"`
 	Settings *ebpf.Map     `ebpf:"nsgd_settings"`
 	Flows    *ebpf.Map     `ebpf:"nsgd_flows"`
-	Busy     *ebpf.Map     `ebpf:"nsgd_busy"`
 }
 
 // The structs of programs.c.
