@@ -108,6 +108,13 @@ func eventually(t testing.TB, what string, is func() error) {
 	t.Fatalf("%s: not within 30 s: %v", what, err)
 }
 
+// viewOf is what etcd has now. A busy machine has it wait.
+func viewOf(t testing.TB, s *Store) (v *View) {
+	t.Helper()
+	eventually(t, "a view", func() (err error) { v, err = s.View(t.Context()); return err })
+	return v
+}
+
 // policyOf is a packed policy, the same for the same text.
 func policyOf(t testing.TB, text string) *generation.Packed {
 	t.Helper()

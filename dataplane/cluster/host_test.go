@@ -327,7 +327,7 @@ func TestAHostThatRefusesKeepsWhatIsCurrent(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	a.is("one", "nic1")
-	v, _ := store.View(t.Context())
+	v := viewOf(t, store)
 	if v.Head.Current != 1 || v.Offer != nil {
 		t.Errorf("head %+v, offer %+v", v.Head, v.Offer)
 	}
@@ -385,7 +385,7 @@ func TestTwoDoNotApplyAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 	first.Close(t.Context())
-	if v, _ := store.View(t.Context()); v.Head.Current != 1 || v.Head.Bundle == first.offer.Bundle {
+	if v := viewOf(t, store); v.Head.Current != 1 || v.Head.Bundle == first.offer.Bundle {
 		t.Errorf("head %+v", v.Head)
 	}
 }

@@ -62,7 +62,7 @@ func TestTheNextProcessGoesOnWithTheLease(t *testing.T) {
 	mustApply(t, store, applyOf(t, "one"))
 	a := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
 	a.is("one", "nic1")
-	before, _ := store.View(t.Context())
+	before := viewOf(t, store)
 	a.stop()
 	again := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
 	again.mu.Lock()
@@ -77,7 +77,7 @@ func TestTheNextProcessGoesOnWithTheLease(t *testing.T) {
 		}
 		return nil
 	})
-	after, _ := store.View(t.Context())
+	after := viewOf(t, store)
 	if before.Claims["nic1"] != after.Claims["nic1"] {
 		t.Errorf("the claim was %v and is %v", before.Claims["nic1"], after.Claims["nic1"])
 	}
@@ -301,7 +301,7 @@ func TestANumberOfVXLANHasOneName(t *testing.T) {
 	if err := store.ReleaseVNI(t.Context(), "group 1"); err != nil {
 		t.Fatal(err)
 	}
-	v, _ := store.View(t.Context())
+	v := viewOf(t, store)
 	if _, there := v.VNIs["group 1"]; there || len(v.VNIs) != 19 {
 		t.Errorf("VNIs %v", v.VNIs)
 	}

@@ -106,7 +106,7 @@ func TestANetworkInterfaceMovesWithWhatItsHostKnows(t *testing.T) {
 		t.Errorf("flows %q", m.b.flows)
 	}
 	m.b.mu.Unlock()
-	if v, _ := m.store.View(t.Context()); len(v.Moves) != 0 || v.Claims["nic1"].Host != "b" || v.Claims["nic1"].Revision <= v.Hosts["b"].Epoch {
+	if v := viewOf(t, m.store); len(v.Moves) != 0 || v.Claims["nic1"].Host != "b" || v.Claims["nic1"].Revision <= v.Hosts["b"].Epoch {
 		t.Errorf("moves %v, claims %v", v.Moves, v.Claims)
 	}
 	if got, err := m.move("a", func(o *MoveOptions) { o.WithoutFlows = true }); err != nil || got.Flows != 0 || !got.WithoutFlows {
