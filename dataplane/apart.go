@@ -71,8 +71,11 @@ func (x *passage) beginApart() (int, packet.Drop) {
 		var init conntrack.Init
 		d.RecordSent(&init, w.engine.room.Far(x.from.Index))
 		here, drop = x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
-	} else {
-		x.key.Zone = w.engine.room.Far(d.Way.To.Attachment) // later fragments find the record there
+	} else { // later fragments find the record there, which may be of a sender of this host who sent the same by the same appliance
+		x.key.Zone = w.engine.room.Far(d.Way.To.Attachment)
+		if there.passed {
+			x.key.Zone = w.flows.PeerZone(there.flow, conntrack.Reply-there.direction)
+		}
 	}
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit

@@ -219,9 +219,10 @@ func (h *host) is(text string, nics ...string) {
 	h.t.Helper()
 	eventually(h.t, fmt.Sprintf("%s carries %q with %v", h.agent.Host, text, nics), func() error {
 		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.text != text || !slices.Equal(h.attached, nics) || h.until <= sinceBegan() {
-			return fmt.Errorf("it carries %q with %v, for %v: %+v", h.text, h.attached, h.until-sinceBegan(), h.agent.Status())
+		carries, attached, left := h.text, slices.Clone(h.attached), h.until-sinceBegan()
+		h.mu.Unlock() // the session takes it while Status waits for the session
+		if carries != text || !slices.Equal(attached, nics) || left <= 0 {
+			return fmt.Errorf("it carries %q with %v, for %v: %+v", carries, attached, left, h.agent.Status())
 		}
 		return nil
 	})
