@@ -17,7 +17,7 @@ type pairWay struct {
 	course   course
 	services []analysis.Service
 	why      string             // it is not decided
-	to       *topology.Endpoint // of those beside the place, whom it reaches; nil: none
+	to       *topology.Endpoint // the receiver, where several ends have the place's addresses; nil: it reaches none of them
 }
 
 // pairKind is equal for pairs of places between which the ways are alike. See topology.AddressClass.
