@@ -49,7 +49,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	r.engine.clock = func() time.Duration { return time.Duration(clock.Load()) }
 	r.engine.busy = r.engine.clock
 	slow := &slowQueue{Queue: w.queues[vm2], clock: &clock, gate: make(chan struct{})}
-	slow.slow.Store(burstPackets/2 + lane.TimedWrites)
+	slow.slow.Store(2*burstPackets/2 + lane.TimedWrites)
 	w.queues[vm2] = slow
 	defer w.endLanes()
 	sent := uint64(0)
@@ -64,11 +64,11 @@ func TestHostile14ReceiverStack(t *testing.T) {
 				sent++
 			}
 		}
-		woken, before := r.engine.clock(), w.counters.Packets()
+		begun := w.beginTurn()
 		if err := w.carryBurst(vm1); err != nil {
 			t.Fatal(err)
 		}
-		w.timeWrites(r.engine.clock()-woken, w.counters.Packets()-before)
+		w.endTurn(begun)
 		r.devices[vm2].Drain(0, nil)
 	}
 	both := make([]string, 0, burstPackets)
@@ -76,6 +76,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 		both = append(both, addr2, addr4)
 	}
 	turn(both...) // long
+	turn(both...) // long by its processor time
 	turn(both...) // timed; then its stack is busy, for as long as it likes
 	if !w.outlets[vm2].Slow || w.outlets[vm4].Slow {
 		t.Fatal("the slow receiver has no lane of its own, or the other one has")
@@ -104,17 +105,81 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	}
 }
 
-// Who is woken by a write may take the processor before the write is over. That makes no receiver slow.
+// Who is woken by a write may take the processor before the write is over. That makes no receiver slow, and no write is timed.
 func TestAWriterThatLosesItsProcessorMakesNoReceiverSlow(t *testing.T) {
 	s := newSlowRig(t, 1, 1)
 	s.engine.busy = func() time.Duration { return 0 }
+	doubted := 0
 	for range 4 * lane.TimedWrites {
 		if n := s.turn(); n != 1 {
 			t.Fatalf("%d packets reached the bystander", n)
 		}
+		if s.w.timed > 0 || s.w.suspects[numAttachments] {
+			t.Fatalf("writes of %d turns are timed", s.w.timed)
+		}
+		if s.w.doubted {
+			doubted++
+		}
 	}
-	if made, _ := s.engine.lanes.Count(); made > 0 || s.w.timed == 0 {
-		t.Errorf("%d lanes, %d turns with timed writes are left", made, s.w.timed)
+	if doubted != 2*lane.TimedWrites {
+		t.Errorf("%d turns were long", doubted)
+	}
+	if made, _ := s.engine.lanes.Count(); made > 0 {
+		t.Errorf("%d lanes", made)
+	}
+}
+
+// A turn may be long for another reason than its writes: enough of them are timed to tell, and no more until it is asked again.
+func TestAFastReceiverIsTimedForAWhile(t *testing.T) {
+	s := newSlowRig(t, 1, 1)
+	asked := 0
+	s.engine.busy = func() time.Duration {
+		if asked++; s.w.timed > 0 {
+			return 0
+		}
+		return s.engine.clock()
+	}
+	for range 2 {
+		s.turn()
+	}
+	if s.w.timed != timedTurns {
+		t.Fatalf("%d turns with timed writes are left of %d", s.w.timed, timedTurns)
+	}
+	for range lane.TimedWrites {
+		if !s.w.suspects[numAttachments] {
+			t.Fatal("too few writes are timed")
+		}
+		s.turn()
+	}
+	asked = 0
+	for s.w.timed > 1 {
+		s.turn()
+		if s.w.suspects[numAttachments] {
+			t.Fatal("too many writes are timed")
+		}
+	}
+	if most := 2 * timedTurns; asked > most {
+		t.Errorf("processor time was asked for %d times, %d at most", asked, most)
+	}
+	if made, _ := s.engine.lanes.Count(); made > 0 {
+		t.Errorf("%d lanes", made)
+	}
+}
+
+// A write of a superpacket takes longer than one of a packet. It makes no turn long.
+func TestSuperpacketsMakeNoTurnLong(t *testing.T) {
+	for _, step := range []struct {
+		segments uint64
+		took     time.Duration
+		want     bool
+	}{{1, 60 * time.Microsecond, true}, {45, 250 * time.Microsecond, false}, {45, 300 * time.Microsecond, true}} {
+		s := newSlowRig(t, 0, 1)
+		begun := s.w.beginTurn()
+		s.w.segments = step.segments
+		s.clock.Add(int64(step.took))
+		if s.w.endTurn(begun); s.w.doubted != step.want {
+			t.Errorf("%v for %d packets: long %t", step.took, step.segments, s.w.doubted)
+		}
 	}
 }
 
@@ -165,11 +230,11 @@ func (s *slowRig) turn() (arrived int) {
 			s.t.Fatal("memory device is full")
 		}
 	}
-	woken, before := s.engine.clock(), s.w.counters.Packets()
+	begun := s.w.beginTurn()
 	if err := s.w.carryBurst(vm1); err != nil {
 		s.t.Fatal(err)
 	}
-	s.w.timeWrites(s.engine.clock()-woken, s.w.counters.Packets()-before)
+	s.w.endTurn(begun)
 	for i := range s.address {
 		n := s.devices[numAttachments+i].Drain(0, nil)
 		if i >= len(s.queues) {
@@ -184,7 +249,7 @@ func TestHostile14ManySlowReceivers(t *testing.T) {
 	const slow, bystanders = 5, 2
 	s := newSlowRig(t, slow, bystanders)
 	sent := uint64(0)
-	for range 2 + lane.TimedWrites { // a long turn, then each receiver is timed, and then its lane is made
+	for range 3 + lane.TimedWrites { // two long turns, then each receiver is timed, and then its lane is made
 		s.turn()
 		sent += slow + bystanders
 	}
@@ -226,7 +291,7 @@ func TestASlowReceiverWithoutALane(t *testing.T) {
 		other := s.engine.lanes.Make(s.w.queues[numAttachments+1], nil, nil, nil)
 		defer other.End()
 	}
-	for range 1 + lane.TimedWrites {
+	for range 2 + lane.TimedWrites {
 		s.turn()
 	}
 	o := &s.w.outlets[numAttachments]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -96,10 +97,12 @@ type worker struct {
 	refusals []time.Duration // by attachment: when a write failure was last logged; 0: never
 	panicked time.Duration   // when a panic was last logged; 0: never
 
-	// By attachment: writes take the way of slow.go.
+	// By attachment: writes are timed, or the receiver is slow.
 	suspects []bool
 	outlets  []outlet
-	timed    int // turns with timed writes that are left
+	timed    int    // turns with timed writes that are left
+	doubted  bool   // the last turn was long
+	segments uint64 // packets of this turn, those of superpackets counted each
 	one      [1][]byte
 }
 
@@ -190,7 +193,7 @@ func (w *worker) run(ctx context.Context) error {
 // turn carries bursts from each attachment that is ready, and what sparse flows have sent between any two. After a panic
 // the others go on.
 func (w *worker) turn(ready []int) error {
-	woken, before := w.engine.clock(), w.counters.Packets()
+	t := w.beginTurn()
 	if w.index == resetter && len(w.engine.silent) > 0 {
 		w.sendResets()
 	}
@@ -210,13 +213,8 @@ func (w *worker) turn(ready []int) error {
 			}
 		}
 	}
-	if err != nil {
-		return err
-	}
-	took := w.engine.clock() - woken
-	w.counters.Worked(took)
-	w.timeWrites(took, w.counters.Packets()-before)
-	return nil
+	w.endTurn(t)
+	return err
 }
 
 // serve carries a burst from a queue of an attachment, or stops watching a device that went away, with its namespace
@@ -270,7 +268,8 @@ func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others
 		return 0, 0
 	}
 	w.behindFrom, w.behind = attachment, group
-	if w.sparse[attachment] != nil { // also if it is not among those that the poller reports at a time
+	// The poller reports so many at a time: if there may be more, this one's may be among them.
+	if slices.Contains(w.few, attachment) || len(w.few) == tun.MaxSparse && w.sparse[attachment] != nil {
 		own = w.carryFew(attachment, most)
 	}
 	for _, other := range w.few {
@@ -363,6 +362,7 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 		packets += uint64(g.packet.Segments)
 		bytes += uint64(g.packet.WireLen)
 	}
+	w.segments += packets
 	w.counters.Receive(from.Index, packets, bytes)
 	if len(hashes) > 1 {
 		w.flows.Warm(hashes)

@@ -148,8 +148,7 @@ func (w *worker) refused(to int, err error) packet.Drop {
 // Receivers that may be slow; the packets of those that are go through lanes.
 
 const (
-	// Turns that take longer for each packet have the writes of the next timedTurns timed.
-	slowPacket = 50 * time.Microsecond
+	// Behind a turn that was long by its thread's processor time, the writes of timedTurns are timed.
 	timedTurns = 16
 	// A slow receiver that gets no lane is sent a packet every retryEvery, which tells whether it is slow still.
 	retryEvery = 100 * time.Millisecond
@@ -162,13 +161,41 @@ type outlet struct {
 	tried time.Duration // when a packet last went to a slow receiver without a lane
 }
 
-// timeWrites notes how long a turn took, and times writes for a while if it was long.
-func (w *worker) timeWrites(took time.Duration, packets uint64) {
+// stint is what a turn began with.
+type stint struct {
+	woken, busy time.Duration
+	packets     uint64
+}
+
+// beginTurn notes the time. Processor time is asked for only behind a turn that was long: each call of it is one of the
+// system, and a turn is mostly long because another thread had the processor.
+func (w *worker) beginTurn() stint {
+	t := stint{woken: w.engine.clock(), packets: w.counters.Packets()}
+	if w.segments = 0; w.doubted {
+		runtime.LockOSThread() // else the time may be of two threads
+		t.busy = w.engine.busy()
+	}
+	return t
+}
+
+// endTurn times writes for a while if two turns in a row were long, the second one by its processor time.
+func (w *worker) endTurn(t stint) {
+	took := w.engine.clock() - t.woken
+	w.counters.Worked(took)
+	doubted := w.doubted
+	if doubted {
+		took = w.engine.busy() - t.busy
+		runtime.UnlockOSThread()
+	}
+	w.doubted = took > lane.Allowance(max(w.counters.Packets()-t.packets, 1), w.segments)
 	switch {
-	case took > slowPacket*time.Duration(max(packets, 1)):
-		w.timed = timedTurns
-	case w.timed > 0:
+	case w.timed > 1:
 		w.timed--
+		return
+	case w.doubted && doubted:
+		w.timed = timedTurns
+	case w.timed == 1:
+		w.timed = 0
 	default:
 		return
 	}
@@ -199,9 +226,9 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	runtime.LockOSThread()
 	begun := w.engine.busy() // whoever wakes up by the write may take the processor: that is no time of the receiver's stack
 	err := writeParts(w.queues[to], parts)
-	o.Timed(w.engine.busy()-begun, packets)
+	w.suspects[to] = !o.Timed(w.engine.busy()-begun, packets)
 	runtime.UnlockOSThread()
-	o.tried, w.suspects[to] = w.time, w.suspects[to] || o.Slow
+	o.tried = w.time
 	if err != nil {
 		return w.refused(to, err)
 	}

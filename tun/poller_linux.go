@@ -16,9 +16,9 @@ import (
 // flows, downwards.
 const wakeMark, sparseMark = -1, -2
 
-// maxSparse bounds the queues of sparse flows that one call of Sparse reports, so that whoever floods many of them leaves
+// MaxSparse bounds the queues of sparse flows that one call of Sparse reports, so that whoever floods many of them leaves
 // bulk flows their turn. The kernel reports the others first the next time.
-const maxSparse = 4
+const MaxSparse = 4
 
 // Poller waits for the queues of one worker. Wait, Sparse, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.
@@ -28,7 +28,7 @@ type Poller struct {
 	wake         *event
 	watched      []entry
 	events       []unix.EpollEvent
-	sparseEvents [maxSparse]unix.EpollEvent
+	sparseEvents [MaxSparse]unix.EpollEvent
 }
 
 // entry is what is watched at an index.
@@ -115,7 +115,7 @@ func (p *Poller) Wait(timeout time.Duration, ready, sparse []int) ([]int, []int,
 	return ready, sparse, nil
 }
 
-// Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most maxSparse of them,
+// Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most MaxSparse of them,
 // in ready's memory. It does not block.
 func (p *Poller) Sparse(ready []int) []int {
 	ready = ready[:0]

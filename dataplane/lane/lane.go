@@ -24,7 +24,7 @@ const (
 	// MaxFrames and maxBytes bound what waits in a lane, headers included.
 	MaxFrames = 256
 	maxBytes  = 512 << 10
-	// A write is slow beyond slowWrite. Each packet of a superpacket may take slowSegment more.
+	// A write may take slowWrite, and slowSegment more for each packet of a superpacket.
 	slowWrite   = 50 * time.Microsecond
 	slowSegment = 5 * time.Microsecond
 	// TimedWrites are those that a Pace looks at.
@@ -35,9 +35,9 @@ const (
 	longestRest = 100 * time.Millisecond
 )
 
-// isSlow reports a write that takes longer than a fast receiver needs for so many packets.
-func isSlow(took time.Duration, packets uint64) bool {
-	return took > slowWrite+slowSegment*time.Duration(packets)
+// Allowance is how long so many writes of so many packets in all may take: a slow receiver's take longer.
+func Allowance(writes, packets uint64) time.Duration {
+	return slowWrite*time.Duration(writes) + slowSegment*time.Duration(packets)
 }
 
 // Pace says whether a receiver is slow: all but one of TimedWrites writes were. A thread that loses its processor
@@ -47,9 +47,10 @@ type Pace struct {
 	writes, long int // that were timed, and those of them that were slow
 }
 
-// Timed notes how long a write of so many packets took. One is enough to tell that a receiver is no longer slow.
-func (p *Pace) Timed(took time.Duration, packets uint64) {
-	long := isSlow(took, packets)
+// Timed notes how long a write of so many packets took, and reports that enough were timed to tell that the receiver is
+// fast. One is enough to tell that it is no longer slow.
+func (p *Pace) Timed(took time.Duration, packets uint64) (fast bool) {
+	long := took > Allowance(1, packets)
 	if long {
 		p.long++
 	}
@@ -58,9 +59,10 @@ func (p *Pace) Timed(took time.Duration, packets uint64) {
 	} else if p.writes == TimedWrites {
 		p.Slow = p.long >= TimedWrites-1
 	} else {
-		return
+		return false
 	}
 	p.writes, p.long = 0, 0
+	return !p.Slow
 }
 
 // Lanes is what the lanes of an engine share. Safe for concurrent use.
@@ -173,7 +175,7 @@ func (l *Lane) run() {
 			return
 		case f := <-l.ready:
 			took := l.write(f)
-			rest, slow := l.rest(took), isSlow(took, f.packets)
+			rest, slow := l.rest(took), took > Allowance(1, f.packets)
 			if slow {
 				long++
 			}
