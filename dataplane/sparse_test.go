@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,8 +31,14 @@ func (q tellingQueue) Write(frame []byte) error {
 	return q.Queue.Write(frame)
 }
 
-// sparseRig is one worker of an engine whose devices have a queue of sparse flows each.
-func sparseRig(t *testing.T) (*worker, []*tuntest.Memory) {
+// counted runs a test with and without a count of the packets of sparse flows.
+func counted(t *testing.T, test func(t *testing.T, arrivals *atomic.Uint64)) {
+	t.Run("counted", func(t *testing.T) { test(t, new(atomic.Uint64)) })
+	t.Run("not counted", func(t *testing.T) { test(t, nil) })
+}
+
+// sparseRig is one worker of an engine whose devices have a queue of sparse flows each, whose packets are counted; nil: they are not.
+func sparseRig(t *testing.T, arrivals *atomic.Uint64) (*worker, []*tuntest.Memory) {
 	t.Helper()
 	e, err := New(figure(nil, nil), Options{Attachments: figureSpecs, Workers: 1, Flows: conntrack.Options{Max: 1024}, Topology: topology.Options{Seed: 1}})
 	if err != nil {
@@ -41,6 +48,7 @@ func sparseRig(t *testing.T) (*worker, []*tuntest.Memory) {
 	var memory []*tuntest.Memory
 	for range figureSpecs {
 		d := newMemory(t, 2, 4096)
+		d.CountArrivals(1, arrivals)
 		memory, devices = append(memory, d), append(devices, d)
 	}
 	if err := e.Attach(devices); err != nil {
@@ -74,7 +82,11 @@ func udpFrame(s packettest.Spec) []byte {
 
 // A packet of a sparse flow waits for one burst at most, whatever has come before it, and bulk flows go on beside many of them.
 func TestSparseFlowsDoNotWaitForBulkOnes(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testSparseFlowsDoNotWaitForBulkOnes)
+}
+
+func testSparseFlowsDoNotWaitForBulkOnes(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	bulk := udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400})
 	sparse := udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: 2000, DstPort: 2001, Payload: 16})
 	const bulkPackets = 500
@@ -112,7 +124,11 @@ func TestSparseFlowsDoNotWaitForBulkOnes(t *testing.T) {
 
 // Whoever floods with sparse flows shares with bulk ones: each gets its bursts in turn.
 func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testBulkFlowsGoOnBesideAFloodOfSparseOnes)
+}
+
+func testBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	for range 1000 {
 		devices[vm1].Inject(0, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}))
 		devices[vm2].Inject(1, udpFrame(packettest.Spec{Src: addr2, Dst: addr3, SrcPort: 2000, DstPort: 2001, Payload: 16}))
@@ -128,7 +144,11 @@ func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
 // What a flow has sent before it became a bulk flow comes first, however much that is, and also if it is sent while a group of
 // bulk flows is read.
 func TestAFlowThatBecomesABulkFlowStaysInOrder(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testAFlowThatBecomesABulkFlowStaysInOrder)
+}
+
+func testAFlowThatBecomesABulkFlowStaysInOrder(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	sent := 0
 	send := func(queue, packets int) {
 		for range packets {
@@ -179,7 +199,11 @@ func (q tellingReads) Read(buf []byte) (int, error) {
 
 // A packet at which nsgd panics costs those of its own burst their turn, and no bulk flow its own.
 func TestAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testAPanicAtASparseFlowLeavesBulkOnesCarried)
+}
+
+func testAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	const poison = 666
 	w.queues[vm4] = &faulty{Queue: w.queues[vm4], port: poison}
 	for turn := range 5 {
@@ -194,7 +218,11 @@ func TestAPanicAtASparseFlowLeavesBulkOnesCarried(t *testing.T) {
 
 // What comes while a group of bulk flows is read is carried before it. A panic there leaves the group the attachment's that sent it.
 func TestAPanicAheadOfBulkFlowsLeavesThemCarried(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testAPanicAheadOfBulkFlowsLeavesThemCarried)
+}
+
+func testAPanicAheadOfBulkFlowsLeavesThemCarried(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	const poison = 666
 	w.queues[vm4] = &faulty{Queue: w.queues[vm4], port: poison}
 	w.queues[vm1] = tellingReads{w.queues[vm1], sync.OnceFunc(func() {
@@ -208,8 +236,10 @@ func TestAPanicAheadOfBulkFlowsLeavesThemCarried(t *testing.T) {
 }
 
 // However many are ready, a turn is short: a reload, and whoever watches the worker, wait for its end.
-func TestATurnIsBoundedBesideFloods(t *testing.T) {
-	w, devices := sparseRig(t)
+func TestATurnIsBoundedBesideFloods(t *testing.T) { counted(t, testATurnIsBoundedBesideFloods) }
+
+func testATurnIsBoundedBesideFloods(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	for _, from := range []struct {
 		device   int
 		src, dst string
@@ -239,7 +269,11 @@ func TestATurnIsBoundedBesideFloods(t *testing.T) {
 
 // A device that goes away is watched no more, whichever of its queues says so.
 func TestAnAttachmentIsLostByItsQueueOfSparseFlows(t *testing.T) {
-	w, devices := sparseRig(t)
+	counted(t, testAnAttachmentIsLostByItsQueueOfSparseFlows)
+}
+
+func testAnAttachmentIsLostByItsQueueOfSparseFlows(t *testing.T, arrivals *atomic.Uint64) {
+	w, devices := sparseRig(t, arrivals)
 	var sparse int
 	w.sparse[vm1] = lostQueue{w.sparse[vm1], &sparse}
 	devices[vm1].Inject(1, udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 1}))
@@ -264,3 +298,48 @@ type lostQueue struct {
 }
 
 func (q lostQueue) Read([]byte) (int, error) { *q.reads++; return 0, errors.New("gone") }
+
+// readsQueue counts what is read in vain.
+type readsQueue struct {
+	tun.Queue
+	vain *int
+}
+
+func (q readsQueue) Read(buf []byte) (int, error) {
+	n, err := q.Queue.Read(buf)
+	if err != nil {
+		*q.vain++
+	}
+	return n, err
+}
+
+// Answers that come one by one beside bulk flows are read where they are, and no queue is read in vain.
+func TestFewQuestionsAreAskedForSparseFlows(t *testing.T) {
+	w, devices := sparseRig(t, new(atomic.Uint64))
+	vain := 0
+	for i := range w.sparse {
+		w.sparse[i] = readsQueue{w.sparse[i], &vain}
+	}
+	bulk := udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400})
+	answer := udpFrame(packettest.Spec{Src: addr4, Dst: addr1, SrcPort: 1001, DstPort: 1000, Payload: 16})
+	const packets, each = 4000, groupPackets
+	for range packets {
+		devices[vm1].Inject(0, bulk)
+	}
+	sent := 0
+	w.queues[vm4] = tellingQueue{w.queues[vm4], func([]byte) {
+		if sent++; sent%each == 0 {
+			devices[vm4].Inject(1, answer)
+		}
+	}}
+	for turnOnce(t, w) {
+		devices[vm4].Drain(0, nil)
+	}
+	answers := devices[vm1].Drain(0, nil)
+	if sent != packets || answers != packets/each {
+		t.Fatalf("%d packets and %d answers were carried", sent, answers)
+	}
+	if vain > answers/3 { // at the beginning of a turn they are
+		t.Errorf("queues of sparse flows were read %d times in vain, for %d answers", vain, answers)
+	}
+}

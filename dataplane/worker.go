@@ -89,6 +89,7 @@ type worker struct {
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
 	watched int64
 
+	likely  int   // the attachment whose queue of sparse flows was the only one that had something; -1: not known
 	few     []int // attachments whose queues of sparse flows are ready
 	carried int   // bytes since the last yield
 
@@ -114,7 +115,7 @@ func newWorker(e *Engine, index int) *worker {
 		counters: e.counters[index],
 		strict:   e.options.Flows.TCPStrict,
 	}
-	w.passage.w, w.held.w, w.errands.Wake = w, w, w.wake
+	w.passage.w, w.held.w, w.errands.Wake, w.likely = w, w, w.wake, -1
 	w.passage.decision.Here = true // held decides nothing
 	for slot, p := range e.setting.Load().ports {
 		w.counters.Attach(slot, p.Cells[index])
@@ -202,6 +203,7 @@ func (w *worker) turn(ready []int) error {
 		_, failed := w.serve(attachment, w.sparse[attachment], false)
 		err = errors.Join(err, failed)
 	}
+	w.poller.Took(int(w.counters.Packets() - t.packets))
 	for _, attachment := range ready {
 		for more, left := true, max(1, min(maxBursts, turnBursts/len(ready))); more && left > 0; left-- {
 			var failed error
@@ -264,20 +266,48 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 // bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
 // group of each other attachment's. It returns how many packets there were of it, and of others.
 func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others int) {
-	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
+	expected := w.poller.Expected()
+	if expected == 0 {
 		return 0, 0
 	}
 	w.behindFrom, w.behind = attachment, group
+	own, others = w.carrySparse(attachment, most, expected)
+	w.behind = nil
+	return own, others
+}
+
+// carrySparse is carryAhead where so many packets are expected.
+func (w *worker) carrySparse(attachment, most, expected int) (own, others int) {
+	if expected < groupPackets && w.likely >= 0 && w.sparse[w.likely] != nil {
+		// Answers to bulk flows mostly come one by one from the same place: the kernel is not asked where they are.
+		n := w.carryFew(w.likely, min(most, groupPackets))
+		if w.likely == attachment {
+			own = n
+		} else {
+			others = n
+		}
+		if n == 0 {
+			w.likely = -1
+		}
+		if w.poller.Expected() == 0 {
+			return own, others
+		}
+	}
+	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
+		return own, others
+	}
+	if len(w.few) == 1 {
+		w.likely = w.few[0]
+	}
 	// The poller reports so many at a time: if there may be more, this one's may be among them.
 	if slices.Contains(w.few, attachment) || len(w.few) == tun.MaxSparse && w.sparse[attachment] != nil {
-		own = w.carryFew(attachment, most)
+		own += w.carryFew(attachment, most-own)
 	}
 	for _, other := range w.few {
 		if other != attachment {
 			others += w.carryFew(other, groupPackets)
 		}
 	}
-	w.behind = nil
 	return own, others
 }
 
@@ -285,14 +315,14 @@ func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others
 // as it is.
 func (w *worker) carryFew(attachment, most int) (took int) {
 	used := w.used
-	for took < most {
-		n, err := w.read(w.sparse[attachment], w.ahead[:min(most-took, groupPackets)], used+waitingBytes)
+	for expected := w.poller.Expected(); took < most && expected > 0; expected = w.poller.Expected() {
+		n, err := w.read(w.sparse[attachment], w.ahead[:min(most-took, groupPackets, expected)], used+waitingBytes)
 		if n > 0 { // else trains go on
 			w.carryGroup(attachment, w.ahead[:n])
 			w.sendTrains()
 		}
 		took, w.carried, w.used = took+n, w.carried+w.used-used, used
-		if err != nil {
+		if w.poller.Took(n); err != nil {
 			break // it is empty, or whoever serves it finds the same
 		}
 	}

@@ -75,7 +75,7 @@ func TestAnAdoptedDeviceStaysAsItIsUntilItIsConfigured(t *testing.T) {
 // The queues carry packets before anybody configures the device. It once asked them for their level beside their workers,
 // and failed when that was lower by then.
 func TestADeviceIsConfiguredWhateverItsQueuesMeetMeanwhile(t *testing.T) {
-	is := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.1.4/24"), Loopback: true}
+	is := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.1.4/24"), Loopback: true, Queues: 2, Steer: 1}
 	first, _ := openDevice(t, is)
 	is.Adopt = left(t, first)
 	next, level, err := Adopt(is, opened)
@@ -90,6 +90,7 @@ func TestADeviceIsConfiguredWhateverItsQueuesMeetMeanwhile(t *testing.T) {
 	if err := Configure(next, is); err != nil {
 		t.Error(err)
 	}
+	arrivals(t, next) // its queue of sparse flows knows of them now
 	for _, d := range []Device{first, next} {
 		if err := d.Close(); err != nil {
 			t.Error(err)

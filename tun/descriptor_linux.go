@@ -22,7 +22,15 @@ type descriptor struct {
 	users atomic.Int32
 	ended atomic.Bool // close was called
 	freed atomic.Bool // the kernel has the number back
+	// arrivals counts packets of sparse flows for the worker whose queue this is; nil: nothing counts this queue's.
+	arrivals atomic.Pointer[atomic.Uint64]
 }
+
+// CountedBy implements Counted.
+func (d *descriptor) CountedBy(arrivals *atomic.Uint64) { d.arrivals.Store(arrivals) }
+
+// Arrivals implements Counted.
+func (d *descriptor) Arrivals() *atomic.Uint64 { return d.arrivals.Load() }
 
 // enter reserves the descriptor for one call. It reports false after close. Call leave after
 // each enter, successful or not.

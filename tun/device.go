@@ -26,6 +26,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // Errors that callers tell apart. What this package returns wraps them and adds the device, the
@@ -299,6 +300,14 @@ func checkAddresses(addresses []netip.Prefix) error {
 		seen[p.Addr()] = true
 	}
 	return nil
+}
+
+// Counted is a Queue whose packets something counts before they can be read, together with those of other queues.
+// Safe for concurrent use.
+type Counted interface {
+	CountedBy(arrivals *atomic.Uint64)
+	// Arrivals is what CountedBy was told; nil: nothing counts them.
+	Arrivals() *atomic.Uint64
 }
 
 // ClosedQueue is the queue of a place without a device: it takes nothing and gives nothing.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -40,8 +41,9 @@ func (k kernel) open(c Config) (Device, Offload, error) {
 
 // kernelDevice is a TUN interface, plain or with offload.
 type kernelDevice struct {
-	config Config
-	queues []Queue
+	config   Config
+	queues   []Queue
+	arrivals *steer.Arrivals // at the queues of sparse flows; nil: there are none, or they are not counted
 
 	mu     sync.Mutex
 	ns     netns.NsHandle  // stays valid when the namespace's name is gone
@@ -158,8 +160,10 @@ func (d *kernelDevice) steer(k kernel, isNew bool) error {
 		return nil
 	}
 	workers := len(d.queues) / 2
-	err := k.steer(d.queues[0].FD(), workers, d.config.Steer)
+	arrivals, err := k.steer(d.queues[0].FD(), workers, d.config.Steer)
 	if err == nil {
+		d.arrivals = arrivals
+		countSparse(d.queues, arrivals)
 		return nil
 	}
 	if d.config.Warn != nil {
@@ -171,6 +175,17 @@ func (d *kernelDevice) steer(k kernel, isNew bool) error {
 	rest := d.queues[workers:]
 	d.queues, d.config.Queues, d.config.Steer = d.queues[:workers], workers, 0
 	return closeQueues(rest)
+}
+
+// countSparse has the queues of sparse flows, the second half, know what counts their packets; nil: nothing does.
+func countSparse(queues []Queue, arrivals *steer.Arrivals) {
+	if arrivals == nil {
+		return
+	}
+	workers := len(queues) / 2
+	for i, q := range queues[workers:] {
+		q.(Counted).CountedBy(arrivals.Of(i))
+	}
 }
 
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.

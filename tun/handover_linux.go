@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,6 +20,8 @@ type Handover struct {
 	Index int
 	// MTU is the interface's.
 	MTU int
+	// Arrivals is the number of what counts packets of sparse flows; 0: nothing does.
+	Arrivals uint32
 }
 
 // Remote changes a device for a process that only holds its descriptors.
@@ -29,8 +32,8 @@ type Remote interface {
 	Close() error
 }
 
-// HandOver gives away the descriptors of a device that Open made: one of each queue, then that of its counters. The
-// caller closes them. The device itself carries nothing afterwards. It is changed and closed as before.
+// HandOver gives away the descriptors of a device that Open made: one of each queue, then that of its counters, and where there
+// is one that of steer.Arrivals. The caller closes them. The device itself carries nothing afterwards. It is changed and closed as before.
 func HandOver(device Device) (descriptors []int, h Handover, err error) {
 	d, ours := device.(*kernelDevice)
 	if !ours {
@@ -50,6 +53,14 @@ func HandOver(device Device) (descriptors []int, h Handover, err error) {
 			return nil, h, errors.Join(os.NewSyscallError("fcntl", err), closeAll(descriptors))
 		}
 		descriptors = append(descriptors, fd)
+	}
+	if d.arrivals != nil {
+		fd, number, err := d.arrivals.Descriptor()
+		if err != nil {
+			return nil, h, errors.Join(err, closeAll(descriptors))
+		}
+		defer func() { descriptors = append(descriptors, fd) }()
+		h.Arrivals = number
 	}
 	descriptors = append(descriptors, d.stats.fd)
 	err = closeQueues(d.queues)
@@ -72,6 +83,11 @@ func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, e
 	if err == nil && c.Steer != 0 && len(descriptors) == c.Queues/2+1 { // the kernel can't steer
 		c.Queues, c.Steer = c.Queues/2, 0
 	}
+	var arrivals *steer.Arrivals
+	if err == nil && h.Arrivals != 0 && len(descriptors) == c.Queues+2 {
+		arrivals, err = steer.ReceiveArrivals(descriptors[c.Queues+1], h.Arrivals)
+		descriptors = descriptors[:c.Queues+1]
+	}
 	if err == nil && len(descriptors) != c.Queues+1 {
 		err = c.errorf("%w: %d descriptors for %d queues and the counters", ErrConfig, len(descriptors), c.Queues)
 	}
@@ -87,6 +103,7 @@ func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, e
 			d.queues = append(d.queues, &offloadQueue{descriptor: descriptor{fd: fd}, level: h.Level})
 		}
 	}
+	countSparse(d.queues, arrivals)
 	return d, nil
 }
 
@@ -158,6 +175,9 @@ func (d *heldDevice) configure(c Config) error {
 	is, ours := opened.(*heldDevice)
 	if !ours || level != d.level {
 		return errors.Join(c.errorf("%w: offload %v was asked for, a %T with %v came", ErrConfig, d.level, opened, level), opened.Close())
+	}
+	for i, q := range is.queues { // workers have d's queues already
+		d.queues[i].(Counted).CountedBy(q.(Counted).Arrivals())
 	}
 	d.config.MTU, d.index, d.remote, d.stats, d.open = is.config.MTU, is.index, is.remote, is.stats, nil
 	return closeQueues(is.queues)

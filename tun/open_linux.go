@@ -23,7 +23,7 @@ const (
 type kernel struct {
 	features   func() (uint32, error)          // IFF_ flags that TUNGETFEATURES gives
 	setOffload func(fd int, mask uint32) error // TUNSETOFFLOAD
-	steer      func(fd, workers int, key uint64) error
+	steer      func(fd, workers int, key uint64) (*steer.Arrivals, error)
 }
 
 func runningKernel() kernel {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -23,16 +24,47 @@ const MaxSparse = 4
 // Poller waits for the queues of one worker. Wait, Sparse, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.
 type Poller struct {
-	epoll        descriptor
-	sparse       descriptor // watches the queues of sparse flows, which epoll watches too
-	wake         *event
-	watched      []entry
+	epoll   descriptor
+	sparse  descriptor // watches the queues of sparse flows, which epoll watches too
+	wake    *event
+	watched []entry
+	sparseCount
 	events       []unix.EpollEvent
 	sparseEvents [MaxSparse]unix.EpollEvent
 }
 
 // entry is what is watched at an index.
 type entry struct{ queue, sparse Queue }
+
+// sparseCount says whether queues of sparse flows may hold something, without a call of the kernel. It helps where one count
+// is of all of them; an adopted device's may come later.
+type sparseCount struct {
+	arrivals *atomic.Uint64 // packets; nil: the kernel is asked each time
+	carried  uint64         // packets of arrivals that were read, or had no room
+	asked    int            // how often the kernel was asked for want of arrivals
+}
+
+// recountEvery is after how many questions it is looked for again.
+const recountEvery = 1024
+
+// none counts nothing: where no queue is of sparse flows, none of these ever arrives.
+var none atomic.Uint64
+
+// find finds the one count of all queues.
+func (c *sparseCount) find(watched []entry) {
+	*c = sparseCount{arrivals: &none}
+	for _, e := range watched {
+		if e.sparse == nil {
+			continue
+		}
+		q, ok := e.sparse.(Counted)
+		if !ok || q.Arrivals() == nil || c.arrivals != &none && q.Arrivals() != c.arrivals {
+			c.arrivals = nil
+			return
+		}
+		c.arrivals = q.Arrivals()
+	}
+}
 
 // NewPoller watches nothing yet.
 func NewPoller() (*Poller, error) {
@@ -116,18 +148,48 @@ func (p *Poller) Wait(timeout time.Duration, ready, sparse []int) ([]int, []int,
 }
 
 // Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most MaxSparse of them,
-// in ready's memory. It does not block.
+// in ready's memory. It does not block. Tell Took what was read from them.
 func (p *Poller) Sparse(ready []int) []int {
 	ready = ready[:0]
+	if p.arrivals == nil {
+		if p.asked++; p.asked >= recountEvery {
+			p.find(p.watched)
+		}
+	}
+	var arrived uint64
+	if p.arrivals != nil {
+		if arrived = p.arrivals.Load(); arrived == p.carried {
+			return ready
+		}
+	}
 	defer p.sparse.leave()
 	if !p.sparse.enter() {
 		return ready
 	}
 	n, _ := poll(&p.sparse, p.sparseEvents[:])
+	if n == 0 { // what had no room was counted too
+		p.carried = arrived
+	}
 	for i := range p.sparseEvents[:max(n, 0)] {
 		ready = append(ready, int(p.sparseEvents[i].Fd))
 	}
 	return ready
+}
+
+// Took says that so many packets were read from queues of sparse flows.
+func (p *Poller) Took(packets int) {
+	if p.arrivals != nil {
+		p.carried = min(p.carried+uint64(packets), p.arrivals.Load()) // those of an earlier process were not counted here
+	}
+}
+
+// Expected is how many packets Took was not told of yet: there are no more to be read from queues of sparse flows, and fewer if some
+// had no room. It is math.MaxInt where nothing counts them.
+func (p *Poller) Expected() int {
+	if p.arrivals == nil {
+		return math.MaxInt
+	}
+	return int(p.arrivals.Load() - p.carried)
 }
 
 // poll does not block.
@@ -165,6 +227,7 @@ func (p *Poller) Add(index int, q, sparse Queue) error {
 		return nil
 	}
 	p.watched[index].sparse = sparse
+	p.sparseCount = sparseCount{asked: recountEvery}
 	err := watch(&p.epoll, sparse.FD(), sparseMark-int32(index))
 	if err == nil {
 		err = watch(&p.sparse, sparse.FD(), int32(index))
@@ -183,6 +246,7 @@ func (p *Poller) Remove(index int) error {
 	}
 	was := p.watched[index]
 	p.watched[index] = entry{}
+	p.sparseCount = sparseCount{asked: recountEvery}
 	return errors.Join(unwatch(&p.epoll, was.queue, index), unwatch(&p.epoll, was.sparse, index), unwatch(&p.sparse, was.sparse, index))
 }
 

@@ -2,8 +2,10 @@ package tun
 
 import (
 	"errors"
+	"math"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -145,6 +147,62 @@ func TestQueuesOfSparseFlowsAreReportedApart(t *testing.T) {
 	if read := p.Sparse(nil); len(read) != 0 {
 		t.Errorf("a closed poller reports %v", read)
 	}
+}
+
+// What counts packets of sparse flows spares the question whether there are any, and says how many to read.
+func TestPacketsThatAreCountedAreLookedForOnlyThen(t *testing.T) {
+	sparse := newEventQueues(t, 3)
+	p := newPoller(t, nil)
+	var arrivals, other atomic.Uint64
+	for i, q := range sparse {
+		q.CountedBy(&arrivals)
+		if err := p.Add(i, newEventQueues(t, 1)[0], q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(expected int, indexes ...int) {
+		t.Helper()
+		got := p.Sparse(nil)
+		slices.Sort(got)
+		if !slices.Equal(got, indexes) || p.Expected() != expected {
+			t.Fatalf("%v are reported and %d expected, want %v and %d", got, p.Expected(), indexes, expected)
+		}
+	}
+	want(0)
+	sparse[1].inject() // not counted: the kernel is not asked
+	want(0)
+	arrivals.Add(3)
+	sparse[2].inject()
+	want(3, 1, 2)
+	sparse[1].Read(nil)
+	sparse[1].Read(nil) // ErrAgain
+	p.Took(1)
+	want(2, 2)
+	sparse[2].Read(nil)
+	sparse[2].Read(nil)
+	p.Took(1)
+	want(0) // the third one had no room
+	p.Took(5)
+	arrivals.Add(1) // those that were not counted hide none
+	sparse[0].inject()
+	want(1, 0)
+
+	sparse[2].CountedBy(&other)
+	if err := errors.Join(p.Remove(1), p.Add(1, newEventQueues(t, 1)[0], sparse[1])); err != nil {
+		t.Fatal(err)
+	}
+	arrivals.Store(0)
+	want(math.MaxInt, 0) // two counts: it is asked each time
+	p.Took(1)
+	sparse[2].CountedBy(&arrivals)
+	for range recountEvery {
+		p.Sparse(nil)
+	}
+	want(0)
+	if err := errors.Join(p.Remove(0), p.Remove(1), p.Remove(2)); err != nil {
+		t.Fatal(err)
+	}
+	want(0)
 }
 
 func TestWaitEndsAfterItsTimeout(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +28,22 @@ func queueOf(t *testing.T, d Device, buf []byte) int {
 	return at
 }
 
+// arrivals are the packets of sparse flows of all workers that a device's queues know of. All of its count, and no others do.
+func arrivals(t *testing.T, d Device) (packets uint64) {
+	t.Helper()
+	workers := len(d.Queues()) / 2
+	for i, q := range d.Queues() {
+		count := q.(Counted).Arrivals()
+		if (count != nil) != (i >= workers) {
+			t.Fatalf("queue %d: counted %t", i, count != nil)
+		}
+		if count != nil {
+			packets += count.Load()
+		}
+	}
+	return packets
+}
+
 // The second half of the queues is that of sparse flows, in a new device and in one that another process goes on with.
 func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 	name := uniqueName()
@@ -43,8 +60,12 @@ func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 				conn, err = net.Dial("udp", "10.0.0.2:9")
 				return err
 			})
+			before := arrivals(t, d)
 			conn.Write(make([]byte, 16))
 			sparse := queueOf(t, d, buf)
+			if n := arrivals(t, d) - before; sparse >= 3 && n == 0 { // the kernel sends some of its own too
+				t.Errorf("%d packets were counted, and one waited in queue %d", n, sparse)
+			}
 			if sparse >= 0 && sparse < 3 {
 				if shared++; shared > 2 {
 					t.Fatalf("the first datagrams of %d flows wait in queues of bulk flows", shared)
@@ -69,8 +90,17 @@ func TestSparseFlowsHaveQueuesOfTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer next.Close()
 	check(next)
+	descriptors, h, err := HandOver(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := TakeOver(c, h, descriptors, next.(Remote))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	check(held)
 }
 
 // Where the kernel can't steer, a device has the queues that are not of sparse flows, in this process and in the one that gets
@@ -80,7 +110,7 @@ func TestAKernelThatCanNotSteerLeavesTheOtherQueues(t *testing.T) {
 	told := ""
 	c.Warn = func(err error) { told = err.Error() }
 	k := runningKernel()
-	k.steer = func(int, int, uint64) error { return unix.EPERM }
+	k.steer = func(int, int, uint64) (*steer.Arrivals, error) { return nil, unix.EPERM }
 	d, level, err := k.open(c)
 	if err != nil {
 		t.Fatal(err)

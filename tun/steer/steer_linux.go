@@ -23,6 +23,7 @@ type programs struct {
 	Steer    *ebpf.Program `ebpf:"nsgd_steer"`
 	Settings *ebpf.Map     `ebpf:"nsgd_settings"`
 	Flows    *ebpf.Map     `ebpf:"nsgd_flows"`
+	Counts   *ebpf.Map     `ebpf:"nsgd_arrivals"`
 }
 
 // The structs of programs.c.
@@ -37,6 +38,9 @@ var (
 	loaded = map[settingsEntry]*programs{}
 )
 
+// MaxWorkers bounds the workers of a device.
+const MaxWorkers = 128
+
 // golden spreads numbers that follow one another evenly: it is 2^32 by the golden ratio.
 const golden = 0x9e3779b9
 
@@ -49,10 +53,10 @@ func settings(workers int, key uint64) settingsEntry {
 // Queues has the kernel choose a queue of a TUN device for each packet. The device has two for each worker: the first half
 // of the queues is for bulk flows, the second half for sparse ones. queue is the descriptor of any of them. Give all devices
 // the same key, and keep it in the next process: both ways of a flow are then one worker's. The kernel keeps the program as
-// long as the device.
-// Safe for concurrent use. The error is errors.ErrUnsupported where the kernel lacks something (it has all since 4.16), and
+// long as the device. It returns the counts that the program keeps.
+// Safe for concurrent use. The error is errors.ErrUnsupported where the kernel lacks something (it has all since 5.5), and
 // fs.ErrPermission without CAP_BPF or CAP_SYS_ADMIN.
-func Queues(queue, workers int, key uint64) error {
+func Queues(queue, workers int, key uint64) (*Arrivals, error) {
 	mu.Lock()
 	defer mu.Unlock()
 	s := settings(workers, key)
@@ -60,14 +64,18 @@ func Queues(queue, workers int, key uint64) error {
 	if p == nil {
 		var err error
 		if p, err = load(s); err != nil {
-			return err
+			return nil, err
 		}
 		loaded[s] = p
 	}
-	if err := unix.IoctlSetPointerInt(queue, unix.TUNSETSTEERINGEBPF, p.Steer.FD()); err != nil {
-		return fmt.Errorf("steering: %w", os.NewSyscallError("TUNSETSTEERINGEBPF", err))
+	arrivals, err := p.arrivals()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if err := unix.IoctlSetPointerInt(queue, unix.TUNSETSTEERINGEBPF, p.Steer.FD()); err != nil {
+		return nil, fmt.Errorf("steering: %w", os.NewSyscallError("TUNSETSTEERINGEBPF", err))
+	}
+	return arrivals, nil
 }
 
 func load(s settingsEntry) (*programs, error) {

@@ -26,6 +26,7 @@ func start(t *testing.T, workers int) *programs {
 		p.Steer.Close()
 		p.Settings.Close()
 		p.Flows.Close()
+		p.Counts.Close()
 	})
 	return p
 }
@@ -117,6 +118,52 @@ func TestBothWaysOfAFlowAreOneWorkers(t *testing.T) {
 		want := workerOf(there, workers)
 		if got, answer := p.queue(t, there)%workers, p.queue(t, back)%workers; got != want || answer != want {
 			t.Fatalf("seed %d: %+v: queue %d there, %d back, want %d", seed, s, got, answer, want)
+		}
+	}
+}
+
+// Packets of sparse flows, and no others, are counted for their worker, in memory that another process sees too.
+func TestPacketsOfSparseFlowsAreCounted(t *testing.T) {
+	const workers = 3
+	p := start(t, workers)
+	p.forget(t)
+	mu.Lock()
+	a, err := p.arrivals()
+	mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, number, err := a.Descriptor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	delete(mapped, number) // as in another process
+	mu.Unlock()
+	there, err := ReceiveArrivals(fd, number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, number, err = a.Descriptor()
+	if again, failed := ReceiveArrivals(fd, number); err != nil || failed != nil || again != there {
+		t.Errorf("the second time: %p and %p, %v, %v", again, there, err, failed)
+	}
+	var want [workers]uint64
+	bulk := 0
+	for i := range uint16(300) { // 30 flows of ten packets, 6 KB or 36 KB each
+		q := p.queue(t, packettest.UDP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.5", SrcPort: 1000 + i/10, DstPort: 53, Payload: 600 * int(1+i/10%2*5)}))
+		if q >= workers {
+			want[q-workers]++
+		} else {
+			bulk++
+		}
+	}
+	if bulk == 0 {
+		t.Error("no flow became a bulk flow")
+	}
+	for i, n := range want {
+		if here, other := a.Of(i).Load(), there.Of(i).Load(); here != n || other != n || n == 0 {
+			t.Errorf("worker %d: %d are counted, %d seen elsewhere, of %d", i, here, other, n)
 		}
 	}
 }

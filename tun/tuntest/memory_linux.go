@@ -76,6 +76,13 @@ func NewMemory(name string, queues, capacity int, options ...MemoryOption) (*Mem
 // the frame doesn't fit a slot.
 func (m *Memory) Inject(queue int, frame []byte) bool { return m.queues[queue].inject(frame) }
 
+// CountArrivals has what Inject puts into the queues from first on counted, as the kernel counts packets of sparse flows.
+func (m *Memory) CountArrivals(first int, arrivals *atomic.Uint64) {
+	for _, q := range m.queues[first:] {
+		q.CountedBy(arrivals)
+	}
+}
+
 // Drain hands every frame written to that queue to f, oldest first, and returns how many
 // there were. f may be nil. The slice is borrowed until f returns.
 func (m *Memory) Drain(queue int, f func(frame []byte)) int { return m.queues[queue].drain(f) }
@@ -169,6 +176,7 @@ type memoryQueue struct {
 	offload  tun.Offload
 	signaled atomic.Bool // ready was signaled and not cleared since
 	in, out  *ring
+	arrivals atomic.Pointer[atomic.Uint64]
 
 	injectMu, drainMu sync.Mutex
 
@@ -229,6 +237,12 @@ func (q *memoryQueue) write(total int, parts ...[]byte) error {
 	return nil
 }
 
+// CountedBy implements tun.Counted.
+func (q *memoryQueue) CountedBy(arrivals *atomic.Uint64) { q.arrivals.Store(arrivals) }
+
+// Arrivals implements tun.Counted.
+func (q *memoryQueue) Arrivals() *atomic.Uint64 { return q.arrivals.Load() }
+
 // SetSlow implements tun.Queue: no write takes long.
 func (q *memoryQueue) SetSlow(bool) {}
 
@@ -247,6 +261,9 @@ func (q *memoryQueue) inject(frame []byte) bool {
 	if len(frame) <= tun.HeaderLen || len(frame) > q.in.slotLen {
 		q.in.refused.Add(1)
 		return false
+	}
+	if arrivals := q.arrivals.Load(); arrivals != nil { // also what has no room, as the kernel does
+		arrivals.Add(1)
 	}
 	if !q.in.push(frame) {
 		return false
