@@ -109,20 +109,13 @@ func TestHostile14ReceiverStack(t *testing.T) {
 func TestAWriterThatLosesItsProcessorMakesNoReceiverSlow(t *testing.T) {
 	s := newSlowRig(t, 1, 1)
 	s.engine.busy = func() time.Duration { return 0 }
-	doubted := 0
 	for range 4 * lane.TimedWrites {
 		if n := s.turn(); n != 1 {
 			t.Fatalf("%d packets reached the bystander", n)
 		}
-		if s.w.timed > 0 || s.w.suspects[numAttachments] {
-			t.Fatalf("writes of %d turns are timed", s.w.timed)
+		if s.w.doubts != timedTurns || s.w.timed > 0 || s.w.suspects[numAttachments] {
+			t.Fatalf("processor time is asked for in %d turns, writes of %d are timed", s.w.doubts, s.w.timed)
 		}
-		if s.w.doubted {
-			doubted++
-		}
-	}
-	if doubted != 2*lane.TimedWrites {
-		t.Errorf("%d turns were long", doubted)
 	}
 	if made, _ := s.engine.lanes.Count(); made > 0 {
 		t.Errorf("%d lanes", made)
@@ -169,17 +162,44 @@ func TestAFastReceiverIsTimedForAWhile(t *testing.T) {
 // A write of a superpacket takes longer than one of a packet. It makes no turn long.
 func TestSuperpacketsMakeNoTurnLong(t *testing.T) {
 	for _, step := range []struct {
-		segments uint64
-		took     time.Duration
-		want     bool
-	}{{1, 60 * time.Microsecond, true}, {45, 250 * time.Microsecond, false}, {45, 300 * time.Microsecond, true}} {
+		writes []uint64
+		took   time.Duration
+		want   bool
+	}{
+		{[]uint64{1}, 70 * time.Microsecond, true},
+		{[]uint64{45}, 250 * time.Microsecond, false},
+		{[]uint64{45}, 300 * time.Microsecond, true},
+		{[]uint64{1, 7000}, 500 * time.Microsecond, true}, // a sender says so
+	} {
 		s := newSlowRig(t, 0, 1)
 		begun := s.w.beginTurn()
-		s.w.segments = step.segments
-		s.clock.Add(int64(step.took))
-		if s.w.endTurn(begun); s.w.doubted != step.want {
-			t.Errorf("%v for %d packets: long %t", step.took, step.segments, s.w.doubted)
+		for _, packets := range step.writes {
+			s.w.wrote(packets)
 		}
+		s.clock.Add(int64(step.took))
+		if s.w.endTurn(begun); (s.w.doubts > 0) != step.want {
+			t.Errorf("%v for writes of %d packets: long %t", step.took, step.writes, s.w.doubts > 0)
+		}
+	}
+}
+
+// Who is slow now and then is found too, and so is who has superpackets dropped beside.
+func TestAReceiverThatHidesItsSlownessIsFound(t *testing.T) {
+	s := newSlowRig(t, 1, 1)
+	noise := packettest.TCP(packettest.Spec{Src: addr1, Dst: "198.51.100.7", SrcPort: 1, DstPort: 2, Payload: 7000, Flags: "A"})
+	h := tun.Header{GSOType: tun.GSOTCPv4, HdrLen: 40, GSOSize: 1}
+	for turns := 0; s.w.outlets[numAttachments].lane == nil; turns++ {
+		if turns > 100 {
+			t.Fatal("it is not found")
+		}
+		frame := append(make([]byte, tun.HeaderLen), noise...)
+		h.Encode((*[tun.HeaderLen]byte)(frame))
+		if !s.devices[vm1].Inject(0, frame) {
+			t.Fatal("memory device is full")
+		}
+		s.turn()
+		begun := s.w.beginTurn() // somebody else's
+		s.w.endTurn(begun)
 	}
 }
 

@@ -101,10 +101,11 @@ type worker struct {
 	// By attachment: writes are timed, or the receiver is slow.
 	suspects []bool
 	outlets  []outlet
-	timed    int    // turns with timed writes that are left
-	doubted  bool   // the last turn was long
-	segments uint64 // packets of this turn, those of superpackets counted each
-	one      [1][]byte
+	timed    int // turns with timed writes that are left
+	doubts   int // turns that are left whose processor time is asked for
+	// Of this turn: writes, and packets in them.
+	writes, segments uint64
+	one              [1][]byte
 }
 
 func newWorker(e *Engine, index int) *worker {
@@ -199,6 +200,7 @@ func (w *worker) turn(ready []int) error {
 		w.sendResets()
 	}
 	var err error
+	w.poller.Expected()
 	for _, attachment := range w.few {
 		_, failed := w.serve(attachment, w.sparse[attachment], false)
 		err = errors.Join(err, failed)
@@ -262,25 +264,14 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 	return err == nil, err
 }
 
-// carryAhead carries what sparse flows have sent before group was read from an attachment. What a flow sent before it became a
-// bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
+// carryAhead carries what sparse flows have sent before group was read from an attachment, as far as it is counted: see
+// tun.Poller. What a flow sent before it became a bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
 // group of each other attachment's. It returns how many packets there were of it, and of others.
 func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others int) {
-	expected := w.poller.Expected()
-	if expected == 0 {
-		return 0, 0
-	}
 	w.behindFrom, w.behind = attachment, group
-	own, others = w.carrySparse(attachment, most, expected)
-	w.behind = nil
-	return own, others
-}
-
-// carrySparse is carryAhead where so many packets are expected.
-func (w *worker) carrySparse(attachment, most, expected int) (own, others int) {
-	if expected < groupPackets && w.likely >= 0 && w.sparse[w.likely] != nil {
+	if expected := w.poller.Expected(); 0 < expected && expected < groupPackets && w.likely >= 0 && w.sparse[w.likely] != nil {
 		// Answers to bulk flows mostly come one by one from the same place: the kernel is not asked where they are.
-		n := w.carryFew(w.likely, min(most, groupPackets))
+		n := w.carryFew(w.likely, min(most, expected))
 		if w.likely == attachment {
 			own = n
 		} else {
@@ -289,14 +280,8 @@ func (w *worker) carrySparse(attachment, most, expected int) (own, others int) {
 		if n == 0 {
 			w.likely = -1
 		}
-		if w.poller.Expected() == 0 {
-			return own, others
-		}
 	}
-	if w.few = w.poller.Sparse(w.few); len(w.few) == 0 {
-		return own, others
-	}
-	if len(w.few) == 1 {
+	if w.few = w.poller.Sparse(w.few); len(w.few) == 1 {
 		w.likely = w.few[0]
 	}
 	// The poller reports so many at a time: if there may be more, this one's may be among them.
@@ -308,6 +293,7 @@ func (w *worker) carrySparse(attachment, most, expected int) (own, others int) {
 			others += w.carryFew(other, groupPackets)
 		}
 	}
+	w.behind = nil
 	return own, others
 }
 
@@ -315,8 +301,9 @@ func (w *worker) carrySparse(attachment, most, expected int) (own, others int) {
 // as it is.
 func (w *worker) carryFew(attachment, most int) (took int) {
 	used := w.used
-	for expected := w.poller.Expected(); took < most && expected > 0; expected = w.poller.Expected() {
-		n, err := w.read(w.sparse[attachment], w.ahead[:min(most-took, groupPackets, expected)], used+waitingBytes)
+	for took < most {
+		w.poller.Expected()
+		n, err := w.read(w.sparse[attachment], w.ahead[:min(most-took, groupPackets)], used+waitingBytes)
 		if n > 0 { // else trains go on
 			w.carryGroup(attachment, w.ahead[:n])
 			w.sendTrains()
@@ -392,7 +379,6 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 		packets += uint64(g.packet.Segments)
 		bytes += uint64(g.packet.WireLen)
 	}
-	w.segments += packets
 	w.counters.Receive(from.Index, packets, bytes)
 	if len(hashes) > 1 {
 		w.flows.Warm(hashes)

@@ -38,6 +38,7 @@ func (w *worker) write(to int, frame []byte, p *packet.Packet, hash uint64) pack
 	if w.gather(to, frame, p, hash) {
 		return packet.NotDropped
 	}
+	w.wrote(uint64(p.Segments))
 	if w.suspects[to] {
 		w.one[0] = frame
 		return w.writeSlowly(to, w.one[:], uint64(p.Segments), uint64(p.WireLen))
@@ -110,6 +111,7 @@ func (w *worker) sendTrain(i int) {
 	t := &w.trains.slots[i]
 	packets, bytes := t.Len(), t.WireLen()
 	parts := t.Frame()
+	w.wrote(uint64(packets))
 	var drop packet.Drop
 	if w.suspects[t.to] {
 		drop = w.writeSlowly(t.to, parts, uint64(packets), uint64(bytes))
@@ -148,8 +150,11 @@ func (w *worker) refused(to int, err error) packet.Drop {
 // Receivers that may be slow; the packets of those that are go through lanes.
 
 const (
-	// Behind a turn that was long by its thread's processor time, the writes of timedTurns are timed.
+	// Behind a turn that was long, timedTurns are asked for their processor time; behind one that was long by that, the writes of
+	// so many turns are timed.
 	timedTurns = 16
+	// readTime is what a turn may take for each packet that it reads, besides its writes.
+	readTime = 5 * time.Microsecond
 	// A slow receiver that gets no lane is sent a packet every retryEvery, which tells whether it is slow still.
 	retryEvery = 100 * time.Millisecond
 )
@@ -167,32 +172,35 @@ type stint struct {
 	packets     uint64
 }
 
-// beginTurn notes the time. Processor time is asked for only behind a turn that was long: each call of it is one of the
-// system, and a turn is mostly long because another thread had the processor.
+// beginTurn notes the time. Processor time is asked for only for a while behind a turn that was long: each call of it is one of
+// the system, and a turn is mostly long because another thread had the processor.
 func (w *worker) beginTurn() stint {
 	t := stint{woken: w.engine.clock(), packets: w.counters.Packets()}
-	if w.segments = 0; w.doubted {
+	if w.writes, w.segments = 0, 0; w.doubts > 0 {
 		runtime.LockOSThread() // else the time may be of two threads
 		t.busy = w.engine.busy()
 	}
 	return t
 }
 
-// endTurn times writes for a while if two turns in a row were long, the second one by its processor time.
+// endTurn times writes for a while if a turn was long by its processor time.
 func (w *worker) endTurn(t stint) {
-	took := w.engine.clock() - t.woken
+	took, allowed := w.engine.clock()-t.woken, readTime*time.Duration(max(w.counters.Packets()-t.packets, 1))+lane.Allowance(w.writes, w.segments)
 	w.counters.Worked(took)
-	doubted := w.doubted
+	long, doubted := took > allowed, w.doubts > 0
 	if doubted {
-		took = w.engine.busy() - t.busy
+		w.doubts--
+		long = w.engine.busy()-t.busy > allowed
 		runtime.UnlockOSThread()
 	}
-	w.doubted = took > lane.Allowance(max(w.counters.Packets()-t.packets, 1), w.segments)
+	if took > allowed {
+		w.doubts = timedTurns
+	}
 	switch {
 	case w.timed > 1:
 		w.timed--
 		return
-	case w.doubted && doubted:
+	case long && doubted:
 		w.timed = timedTurns
 	case w.timed == 1:
 		w.timed = 0
@@ -223,17 +231,30 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	case o.Slow && w.time-o.tried < retryEvery:
 		return packet.DropSlowReceiver
 	}
-	runtime.LockOSThread()
-	begun := w.engine.busy() // whoever wakes up by the write may take the processor: that is no time of the receiver's stack
-	err := writeParts(w.queues[to], parts)
-	w.suspects[to] = !o.Timed(w.engine.busy()-begun, packets)
-	runtime.UnlockOSThread()
+	took, err := w.timeWrite(to, parts)
+	w.suspects[to] = !o.Timed(took, packets)
 	o.tried = w.time
 	if err != nil {
 		return w.refused(to, err)
 	}
 	w.counters.Transmit(to, packets, bytes)
 	return packet.NotDropped
+}
+
+// timeWrite writes, and says how much processor time that took: whoever wakes up by it may take the processor, which is no time
+// of the receiver's stack.
+func (w *worker) timeWrite(to int, parts [][]byte) (took time.Duration, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	begun := w.engine.busy()
+	err = writeParts(w.queues[to], parts)
+	return w.engine.busy() - begun, err
+}
+
+// wrote counts a write of so many packets, for endTurn.
+func (w *worker) wrote(packets uint64) {
+	w.writes++
+	w.segments += min(packets, lane.MaxSegments) // a sender chooses them
 }
 
 func writeParts(q tun.Queue, parts [][]byte) error {

@@ -37,15 +37,23 @@ type Poller struct {
 type entry struct{ queue, sparse Queue }
 
 // sparseCount says whether queues of sparse flows may hold something, without a call of the kernel. It helps where one count
-// is of all of them; an adopted device's may come later.
+// is of all of them; an adopted device's may come later. A packet is counted shortly before it can be read.
 type sparseCount struct {
 	arrivals *atomic.Uint64 // packets; nil: the kernel is asked each time
+	seen     uint64         // arrivals, when Expected looked last
 	carried  uint64         // packets of arrivals that were read, or had no room
+	empty    uint64         // arrivals, when the kernel last knew of none
+	skipped  int            // how often the kernel was not asked, since it last was
 	asked    int            // how often the kernel was asked for want of arrivals
 }
 
-// recountEvery is after how many questions it is looked for again.
-const recountEvery = 1024
+const (
+	// recountEvery is after how many questions a count is looked for again.
+	recountEvery = 1024
+	// askEvery is how often the kernel is asked at least, whatever the count: whoever controls a sender's network namespace can
+	// send packets that are not counted, or counted long before they come.
+	askEvery = 8
+)
 
 // none counts nothing: where no queue is of sparse flows, none of these ever arrives.
 var none atomic.Uint64
@@ -148,7 +156,7 @@ func (p *Poller) Wait(timeout time.Duration, ready, sparse []int) ([]int, []int,
 }
 
 // Sparse returns the indexes at which queues of sparse flows have something to read or ended, at most MaxSparse of them,
-// in ready's memory. It does not block. Tell Took what was read from them.
+// in ready's memory. It does not block. Call Expected before something is read from them, and tell Took what was.
 func (p *Poller) Sparse(ready []int) []int {
 	ready = ready[:0]
 	if p.arrivals == nil {
@@ -156,19 +164,19 @@ func (p *Poller) Sparse(ready []int) []int {
 			p.find(p.watched)
 		}
 	}
-	var arrived uint64
-	if p.arrivals != nil {
-		if arrived = p.arrivals.Load(); arrived == p.carried {
+	if p.Expected() == 0 {
+		if p.skipped++; p.skipped < askEvery {
 			return ready
 		}
 	}
+	p.skipped = 0
 	defer p.sparse.leave()
 	if !p.sparse.enter() {
 		return ready
 	}
 	n, _ := poll(&p.sparse, p.sparseEvents[:])
-	if n == 0 { // what had no room was counted too
-		p.carried = arrived
+	if n == 0 { // what had no room was counted too; what is not in its queue yet is, when the next question finds none
+		p.carried, p.empty = max(p.carried, p.empty), p.seen
 	}
 	for i := range p.sparseEvents[:max(n, 0)] {
 		ready = append(ready, int(p.sparseEvents[i].Fd))
@@ -176,20 +184,22 @@ func (p *Poller) Sparse(ready []int) []int {
 	return ready
 }
 
-// Took says that so many packets were read from queues of sparse flows.
+// Took says that so many packets were read from queues of sparse flows since Expected. Those that came meanwhile stay expected:
+// that costs a question, and hides none.
 func (p *Poller) Took(packets int) {
 	if p.arrivals != nil {
-		p.carried = min(p.carried+uint64(packets), p.arrivals.Load()) // those of an earlier process were not counted here
+		p.carried = max(p.carried, min(p.carried+uint64(packets), p.seen)) // those of an earlier process were not counted here
 	}
 }
 
-// Expected is how many packets Took was not told of yet: there are no more to be read from queues of sparse flows, and fewer if some
-// had no room. It is math.MaxInt where nothing counts them.
+// Expected is how many packets Took was not told of. Fewer may come, if some had no room, and more, which are not counted. It is
+// math.MaxInt where nothing counts them.
 func (p *Poller) Expected() int {
 	if p.arrivals == nil {
 		return math.MaxInt
 	}
-	return int(p.arrivals.Load() - p.carried)
+	p.seen = p.arrivals.Load()
+	return int(p.seen - p.carried)
 }
 
 // poll does not block.

@@ -24,7 +24,9 @@ const (
 	// MaxFrames and maxBytes bound what waits in a lane, headers included.
 	MaxFrames = 256
 	maxBytes  = 512 << 10
-	// A write may take slowWrite, and slowSegment more for each packet of a superpacket.
+	// A write may take slowWrite, and slowSegment more for each packet of a superpacket, up to MaxSegments: a sender may say that
+	// there are more.
+	MaxSegments = 64
 	slowWrite   = 50 * time.Microsecond
 	slowSegment = 5 * time.Microsecond
 	// TimedWrites are those that a Pace looks at.
@@ -37,7 +39,7 @@ const (
 
 // Allowance is how long so many writes of so many packets in all may take: a slow receiver's take longer.
 func Allowance(writes, packets uint64) time.Duration {
-	return slowWrite*time.Duration(writes) + slowSegment*time.Duration(packets)
+	return slowWrite*time.Duration(writes) + slowSegment*time.Duration(min(packets, MaxSegments*writes))
 }
 
 // Pace says whether a receiver is slow: all but one of TimedWrites writes were. A thread that loses its processor

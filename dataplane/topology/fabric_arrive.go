@@ -196,6 +196,9 @@ func (s *Snapshot) Beyond(a *Attachment, address packet.Addr) *Endpoint {
 	return nil
 }
 
+// Forwards reports a network interface that may send what it does not own: an appliance.
+func (a *Attachment) Forwards() bool { return a.forwards }
+
 // Peer is the endpoint with an address in the group of an attachment, here or elsewhere; nil: nobody has it.
 func (s *Snapshot) Peer(a *Attachment, address packet.Addr) *Endpoint {
 	if a.network == nil || a.network.group == nil {

@@ -21,15 +21,22 @@ type arrival struct {
 	engine *dataplane.Engine
 	s      *topology.Snapshot
 	nic    *topology.Attachment
-	joined int
+	// appliances are those of this host that may have sent in another's name.
+	appliances []*topology.Attachment
+	joined     int
 }
 
 // Arrive has the flows go on in an engine, where the network interface is attached in the snapshot that decides next. A flow
 // whose other end is on this host too goes on there by that end's own record alone.
 func (t *Transfer) Arrive(e *dataplane.Engine, s *topology.Snapshot) (a Arrived, err error) {
-	x := &arrival{t, e, s, find(s, t.NetworkInterface), 0}
+	x := &arrival{Transfer: t, engine: e, s: s, nic: find(s, t.NetworkInterface)}
 	if x.nic == nil {
 		return a, ErrNotAttached
+	}
+	for _, b := range s.Attachments {
+		if b.Forwards() && b != x.nic {
+			x.appliances = append(x.appliances, b)
+		}
 	}
 	a.Lost = map[string]int{}
 	now := e.Now()
@@ -170,6 +177,11 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 	default:
 		return to, false
 	}
+	for _, b := range x.appliances {
+		if x.joinSender(i, uint16(b.Index), to.Slots) {
+			return to, false
+		}
+	}
 	peer := x.s.Peer(x.nic, arrives.Src)
 	if peer == nil { // behind a gateway, or on the internet with floating IP
 		if x.joinIn(i, x.outlet(), to.Slots) {
@@ -180,14 +192,19 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 	if peer == nil || peer.Attachment < 0 || peer.Elsewhere {
 		return to, true
 	}
-	// The sender is here. Where it translates, its record becomes that of both ends.
-	p := uint16(peer.Attachment)
-	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: x.engine.Room().Far(peer.Attachment)})
-	if there && here.Marks&sender != 0 && here.Key.Zone == p && here.ReplyKey.Zone == x.engine.Room().Far(peer.Attachment) {
-		x.join(&here, conntrack.Placing{Zone: p, ReplyZone: n, Slots: merged(here.Slots, to.Slots)})
-		return to, false
+	return to, !x.joinSender(i, uint16(peer.Attachment), to.Slots)
+}
+
+// joinSender joins a flow to the record of its sender on this host, an attachment, that has translated it: that one's becomes the
+// record of both ends. It is false where the sender has none.
+func (x *arrival) joinSender(i *conntrack.FlowInfo, sends uint16, slots conntrack.Slots) bool {
+	far := x.engine.Room().Far(int(sends))
+	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: far})
+	if !there || here.Marks&sender == 0 || here.Key.Zone != sends || here.ReplyKey.Zone != far {
+		return false
 	}
-	return to, true
+	x.join(&here, conntrack.Placing{Zone: sends, ReplyZone: uint16(x.nic.Index), Slots: merged(here.Slots, slots)})
+	return true
 }
 
 // outlet is this host's, in the group of the network interface; nil: it has no internet.

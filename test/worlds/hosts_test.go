@@ -324,8 +324,6 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
 	case r.stayed > 0 && answer && (kind(from) == topology.Platform || l.to >= 0 && kind(l.to) == topology.Platform || c.one.snapshot.Public(packet.AddrFrom(k.Dst))):
 		why = "a move has ended a flow to the platform, or between two NICs of a host by a public address"
-	case answer && step > 3 && passes && x.drop == packet.NotDropped && l.arrives.Src != l.sent.Src && slices.ContainsFunc(r.history, func(h string) bool { return strings.Contains(h, " moves to ") }):
-		why = "a move has left the two records of a translated flow from an appliance apart"
 	case twice && (x.outlet || answer && kind(from) == topology.Internet):
 		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
