@@ -54,6 +54,7 @@ func sparseRig(t *testing.T, arrivals *atomic.Uint64) (*worker, []*tuntest.Memor
 	if err := e.Attach(devices); err != nil {
 		t.Fatal(err)
 	}
+	e.busy = func() time.Duration { return 0 } // a machine on which others work makes no receiver slow
 	w := e.workers[0]
 	if err := w.open(); err != nil {
 		t.Fatal(err)
