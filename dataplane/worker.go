@@ -265,8 +265,9 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 }
 
 // carryAhead carries what sparse flows have sent before group was read from an attachment, as far as it is counted: see
-// tun.Poller. What a flow sent before it became a bulk flow waits there: it takes up to most packets of the attachment's, so that a flood of sparse flows may swap such, and a
-// group of each other attachment's. It returns how many packets there were of it, and of others.
+// tun.Poller. What a flow sent before it became a bulk flow waits there: it takes up to most packets of the attachment's, so
+// that a flood of sparse flows may swap such, and a group of each other attachment's, two of the likely one's. It returns how
+// many packets there were of it, and of others.
 func (w *worker) carryAhead(attachment int, group []slot, most int) (own, others int) {
 	w.behindFrom, w.behind = attachment, group
 	if expected := w.poller.Expected(); 0 < expected && expected < groupPackets && w.likely >= 0 && w.sparse[w.likely] != nil {

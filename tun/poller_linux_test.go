@@ -189,7 +189,7 @@ func TestPacketsThatAreCountedAreLookedForOnlyThen(t *testing.T) {
 	sparse[0].inject()
 	want(1, 0)
 	arrivals.Add(1)
-	p.Took(5) // of which none were counted: whatever comes meanwhile is still expected
+	p.Took(5) // these were not counted, and the one that has just come stays expected
 	if n := p.Expected(); n != 1 {
 		t.Errorf("%d are expected", n)
 	}
