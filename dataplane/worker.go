@@ -91,7 +91,7 @@ type worker struct {
 
 	likely  int   // the attachment whose queue of sparse flows was the only one that had something; -1: not known
 	few     []int // attachments whose queues of sparse flows are ready
-	carried int   // bytes since the last yield
+	carried int   // bytes since others could last have the processor
 
 	trains   trains
 	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
@@ -185,6 +185,9 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if w.poller.Blocked() {
+			w.carried = 0
 		}
 		if err := w.turn(ready); err != nil {
 			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)

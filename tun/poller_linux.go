@@ -30,6 +30,7 @@ type Poller struct {
 	watched []entry
 	sparseCount
 	events       []unix.EpollEvent
+	blocked      bool // the last Wait
 	sparseEvents [MaxSparse]unix.EpollEvent
 }
 
@@ -131,7 +132,7 @@ func (p *Poller) Wait(timeout time.Duration, ready, sparse []int) ([]int, []int,
 	// A busy worker mostly finds packets waiting. A look without blocking keeps its goroutine on
 	// the processor, which a blocking call may lose.
 	n, errno := poll(&p.epoll, p.events)
-	if n == 0 && errno == 0 && timeout != 0 {
+	if p.blocked = n == 0 && errno == 0 && timeout != 0; p.blocked {
 		n, errno = p.block(timeout)
 	}
 	if errno != 0 && errno != unix.EINTR {
@@ -215,6 +216,9 @@ func wholeMilliseconds(timeout time.Duration) int {
 	}
 	return int(min((timeout+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
+
+// Blocked reports whether the last Wait blocked: whoever else waited for the processor had it meanwhile.
+func (p *Poller) Blocked() bool { return p.blocked }
 
 func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll.fd),
