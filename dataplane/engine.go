@@ -85,6 +85,7 @@ type Engine struct {
 	faults    *fault.Log
 	clock     func() time.Duration
 	busy      func() time.Duration   // processor time of the calling thread
+	yield     func()                 // lets whoever waits for the processor have it
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 	fence     atomic.Int64           // see CarryUntil
 
@@ -111,7 +112,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, left: map[int]departure{}, clock: o.Clock, busy: tun.ThreadTime, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, left: map[int]departure{}, clock: o.Clock, busy: tun.ThreadTime, yield: tun.Yield, log: slog.New(slog.DiscardHandler)}
 	e.fence.Store(unfenced)
 	e.registry = topology.ResumeRegistry(o.Continuity.Rules(), o.Continuity.SetRule)
 	if o.Log != nil {

@@ -91,7 +91,8 @@ type worker struct {
 
 	likely  int   // the attachment whose queue of sparse flows was the only one that had something; -1: not known
 	few     []int // attachments whose queues of sparse flows are ready
-	carried int   // bytes since others could last have the processor
+	lone    lone
+	carried int // bytes since others could last have the processor
 
 	trains   trains
 	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
@@ -186,9 +187,6 @@ func (w *worker) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if w.poller.Blocked() {
-			w.carried = 0
-		}
 		if err := w.turn(ready); err != nil {
 			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
 		}
@@ -199,6 +197,9 @@ func (w *worker) run(ctx context.Context) error {
 // the others go on.
 func (w *worker) turn(ready []int) error {
 	t := w.beginTurn()
+	if w.poller.Blocked() {
+		w.carried = 0
+	}
 	if w.index == resetter && len(w.engine.silent) > 0 {
 		w.sendResets()
 	}
@@ -209,14 +210,20 @@ func (w *worker) turn(ready []int) error {
 		err = errors.Join(err, failed)
 	}
 	w.poller.Took(int(w.counters.Packets() - t.packets))
+	bursts := max(1, min(maxBursts, turnBursts/max(1, len(ready))))
+	if len(ready) == 1 && w.lone.is() {
+		bursts = loneBursts
+	}
 	for _, attachment := range ready {
-		for more, left := true, max(1, min(maxBursts, turnBursts/len(ready))); more && left > 0; left-- {
+		for more, left := true, bursts; more && left > 0; left-- {
 			var failed error
 			more, failed = w.serve(attachment, w.queues[attachment], true)
 			err = errors.Join(err, failed)
 			if w.carried >= yieldBytes {
 				w.carried = 0
-				tun.Yield()
+				if !w.lone.is() {
+					w.engine.yield()
+				}
 			}
 		}
 	}
@@ -237,7 +244,7 @@ func (w *worker) serve(attachment int, queue tun.Queue, bulk bool) (more bool, e
 }
 
 // burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
-// clock is taken once. bulk: what sparse flows have sent comes before each group.
+// clock is taken once. bulk: what sparse flows have sent comes before each group that is not a lone flow's.
 func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
@@ -248,7 +255,8 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 		var n int
 		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
-		if bulk && n > 0 {
+		if bulk && n > 0 && (!w.lone.follows(w.time, attachment, w.group[:n]) || w.time-w.lone.looked >= loneLook) {
+			w.lone.looked = w.time
 			own, others := w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
 			ahead, beside = ahead+own, beside+others
 		}

@@ -25,9 +25,9 @@ const (
 	controlSocket = "/run/nsgd/nsgd.sock"
 	metricsURL    = "http://127.0.0.1:9646/metrics"
 
-	// patience bounds every wait for something that must happen, generously: it
+	// patience bounds every wait for something that must happen, generously, for machines that are slow at times: it
 	// only passes when a test fails.
-	patience = 30 * time.Second
+	patience = 90 * time.Second
 )
 
 // output collects what a process prints, and can be waited for.

@@ -46,7 +46,7 @@ for d in null zero full random urandom tty net/tun; do
 done
 cp "$PACKAGE" $work/root/run/nsgd.deb
 rm -rf $root/etc/nsgd $root/etc/systemd/system/nsgd*
-chroot $root dpkg --force-depends -i /run/nsgd.deb
+chroot $root dpkg --force-depends --no-triggers -i /run/nsgd.deb # those of manual pages read all that this machine has
 # Units with a root of their own need more than a chroot.
 cd $root
 pivot_root . mnt

@@ -1,0 +1,182 @@
+package dataplane
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
+)
+
+// loneRig is a sparseRig with a clock of its own, on which vm1 has sent vm4 so much that its flow is a lone one. yields counts.
+type loneRig struct {
+	*worker
+	t       *testing.T
+	devices []*tuntest.Memory
+	bulk    []byte // a packet of the flow
+	now     time.Duration
+	yields  int
+}
+
+func newLoneRig(t *testing.T) *loneRig {
+	t.Helper()
+	r := &loneRig{t: t, bulk: udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400})}
+	r.worker, r.devices = sparseRig(t, nil)
+	r.engine.clock = func() time.Duration { return r.now }
+	r.engine.yield = func() { r.yields++ }
+	for sent := 0; sent <= loneBytes; sent += 1000 * len(r.bulk) {
+		r.send(1000, vm1)
+	}
+	if !r.lone.is() {
+		t.Fatal("the flow is no lone one")
+	}
+	r.yields, r.carried = 0, 0
+	return r
+}
+
+// send has each sender send packets of a flow of its own, and the worker carry them all.
+func (r *loneRig) send(packets int, senders ...int) {
+	r.t.Helper()
+	for range packets {
+		for _, from := range senders {
+			s := packettest.Spec{Src: []string{vm1: addr1, vm2: addr2}[from], Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400}
+			r.devices[from].Inject(0, udpFrame(s))
+		}
+	}
+	r.carryAll()
+}
+
+func (r *loneRig) carryAll() {
+	r.t.Helper()
+	for turnOnce(r.t, r.worker) {
+		r.devices[vm4].Drain(0, nil)
+	}
+}
+
+// Whoever waits for the processor has it once in yieldBytes, unless it was free meanwhile, or one flow is alone.
+func TestAWorkerYieldsBesideSeveralFlows(t *testing.T) {
+	r := newLoneRig(t)
+	packets := yieldBytes/len(r.bulk)/2 + 100
+	if r.send(4*packets, vm1); r.yields != 0 {
+		t.Errorf("a lone flow's worker yields %d times", r.yields)
+	}
+	r.carried = 0
+	if r.send(packets, vm1, vm2); r.yields != 1 {
+		t.Errorf("behind %d bytes of two flows a worker yields %d times", yieldBytes, r.yields)
+	}
+	r.yields, r.carried = 0, 0
+	for range 4 {
+		r.send(packets/2, vm1, vm2)
+		if _, _, err := r.poller.Wait(time.Millisecond, nil, nil); err != nil { // nothing comes
+			t.Fatal(err)
+		}
+		if err := r.turn(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.yields != 0 {
+		t.Errorf("a worker that has blocked yields %d times", r.yields)
+	}
+}
+
+// Packets of sparse flows are looked for once in loneLook beside a lone flow, and behind each group once another flow sends.
+func TestALoneFlowIsRarelyInterrupted(t *testing.T) {
+	for name, each := range map[string]time.Duration{"often": loneLook, "rarely": 0} {
+		t.Run(name, func(t *testing.T) {
+			r := newLoneRig(t)
+			sparse := udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: 2000, DstPort: 2001, Payload: 16})
+			r.queues[vm1] = tellingReads{r.queues[vm1], func() { r.now += each }}
+			wrote, waited := 0, -1
+			r.queues[vm4] = tellingQueue{r.queues[vm4], func(frame []byte) {
+				if wrote++; wrote == 5 {
+					r.devices[vm2].Inject(1, sparse)
+				}
+				if len(frame) == len(sparse) {
+					waited = wrote - 5
+				}
+			}}
+			r.lone.looked = r.now
+			for range 2000 {
+				r.devices[vm1].Inject(0, r.bulk)
+			}
+			turnOnce(t, r.worker)
+			turnOnce(t, r.worker)
+			perGroup := waitingBytes/len(r.bulk) + groupPackets + 1
+			if each > 0 && (waited < 0 || waited > burstPackets+perGroup) || each == 0 && waited < loneBursts*(waitingBytes/len(r.bulk)) {
+				t.Errorf("a sparse packet waited behind %d of a lone flow", waited)
+			}
+		})
+	}
+}
+
+// A flow that becomes a bulk flow stays in order beside a lone one, and so does a lone one that has been silent.
+func TestNoFlowLosesItsOrderBesideALoneOne(t *testing.T) {
+	for _, c := range []struct {
+		name, src string
+		from, to  int
+		gap       time.Duration
+	}{
+		{"another flow", addr1, vm1, 1002, 0},
+		{"another sender's", addr2, vm2, 1001, 0},
+		{"the lone flow, after a silence", addr1, vm1, 1001, loneGap},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newLoneRig(t)
+			r.now += c.gap
+			r.lone.looked = r.now
+			packet := func(id, length int) []byte {
+				return udpFrame(packettest.Spec{Src: c.src, Dst: addr4, SrcPort: 1000, DstPort: uint16(c.to), Payload: length, ID: uint16(id)})
+			}
+			once := false
+			r.queues[c.from] = tellingReads{r.queues[c.from], func() {
+				if !once { // behind the turn's own look for packets of sparse flows
+					once = true
+					r.devices[c.from].Inject(1, packet(1, 16))
+					r.devices[c.from].Inject(0, packet(2, 16))
+				}
+			}}
+			r.devices[c.from].Inject(0, packet(0, 1400))
+			var came []byte
+			for turnOnce(t, r.worker) {
+				r.devices[vm4].Drain(0, func(frame []byte) {
+					if len(frame) < len(r.bulk) {
+						came = append(came, frame[tun.HeaderLen+5])
+					}
+				})
+			}
+			if string(came) != "\x01\x02" {
+				t.Errorf("packets come as %v", came)
+			}
+		})
+	}
+}
+
+// Where ports stand is found in plain headers alone.
+func TestTheFlowOfAPacketIsInItsHeaders(t *testing.T) {
+	a := packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 10}
+	first, ok := bytesOf(udpFrame(a))
+	a.ID, a.Payload = 9, 99
+	if again, _ := bytesOf(udpFrame(a)); !ok || first != again {
+		t.Error("two packets of a flow differ")
+	}
+	for _, other := range []packettest.Spec{
+		{Src: addr2, Dst: addr4, SrcPort: 1000, DstPort: 1001}, {Src: addr1, Dst: addr3, SrcPort: 1000, DstPort: 1001},
+		{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 1001}, {Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1},
+	} {
+		if b, ok := bytesOf(udpFrame(other)); !ok || b == first {
+			t.Errorf("%+v is of the same flow", other)
+		}
+	}
+	six := packettest.Spec{Src: "fd00::1", Dst: "fd00::4", SrcPort: 1000, DstPort: 1001, Payload: 10}
+	if b, ok := bytesOf(udpFrame(six)); !ok || b.version != 6 {
+		t.Error("IPv6 is not known")
+	}
+	fragment := udpFrame(a)
+	fragment[tun.HeaderLen+6] |= 0x20
+	for name, frame := range map[string][]byte{"a fragment": fragment, "short": make([]byte, tun.HeaderLen+23), "short IPv6": udpFrame(six)[:tun.HeaderLen+43]} {
+		if _, ok := bytesOf(frame); ok {
+			t.Errorf("%s has a flow", name)
+		}
+	}
+}
