@@ -36,6 +36,7 @@ func (w *worker) give(slot int, d tun.Device) {
 		}
 	}
 	w.takes[slot], w.refusals[slot] = w.queues[slot].Offload(), 0
+	w.lone = lone{} // another device's flows begin as sparse ones
 }
 
 // Freeze has no worker read from what is attached at a slot, or write to it. What it has sent waits in its device; what

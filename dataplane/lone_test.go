@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ type loneRig struct {
 func newLoneRig(t *testing.T) *loneRig {
 	t.Helper()
 	r := &loneRig{t: t, bulk: udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001, Payload: 1400})}
-	r.worker, r.devices = sparseRig(t, nil)
+	r.worker, r.devices = sparseRig(t, new(atomic.Uint64))
 	r.engine.clock = func() time.Duration { return r.now }
 	r.engine.yield = func() { r.yields++ }
 	for sent := 0; sent <= loneBytes; sent += 1000 * len(r.bulk) {
@@ -80,34 +81,99 @@ func TestAWorkerYieldsBesideSeveralFlows(t *testing.T) {
 	}
 }
 
-// Packets of sparse flows are looked for once in loneLook beside a lone flow, and behind each group once another flow sends.
+// Packets of sparse flows are looked for once in loneLook beside a lone flow, and a turn is longer then, but has an end.
 func TestALoneFlowIsRarelyInterrupted(t *testing.T) {
-	for name, each := range map[string]time.Duration{"often": loneLook, "rarely": 0} {
-		t.Run(name, func(t *testing.T) {
+	perBurst := waitingBytes/len(udpFrame(packettest.Spec{Src: addr1, Dst: addr4, Payload: 1400})) + 1
+	for _, c := range []struct {
+		name        string
+		each        time.Duration // that a read takes
+		least, most int           // packets of the lone flow before a sparse one
+	}{
+		{"quick reads", 0, loneBursts * perBurst, loneBursts*perBurst + burstPackets},
+		{"slow reads", loneLook, 0, groupPackets},
+		{"between", loneLook / groupPackets / 2, groupPackets + 1, 3 * groupPackets},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			r := newLoneRig(t)
 			sparse := udpFrame(packettest.Spec{Src: addr2, Dst: addr4, SrcPort: 2000, DstPort: 2001, Payload: 16})
-			r.queues[vm1] = tellingReads{r.queues[vm1], func() { r.now += each }}
-			wrote, waited := 0, -1
+			r.queues[vm1] = tellingReads{r.queues[vm1], func() { r.now += c.each }}
+			wrote, came, waited := 0, 0, -1
 			r.queues[vm4] = tellingQueue{r.queues[vm4], func(frame []byte) {
-				if wrote++; wrote == 5 {
-					r.devices[vm2].Inject(1, sparse)
+				small := len(frame) == len(sparse)
+				if small {
+					if came++; came == 2 {
+						waited = wrote
+					}
+					wrote = 0
+				} else {
+					wrote++
 				}
-				if len(frame) == len(sparse) {
-					waited = wrote - 5
+				if small && came == 1 || !small && came == 0 && wrote == 1 {
+					r.devices[vm2].Inject(1, sparse)
 				}
 			}}
 			r.lone.looked = r.now
 			for range 2000 {
 				r.devices[vm1].Inject(0, r.bulk)
 			}
-			turnOnce(t, r.worker)
-			turnOnce(t, r.worker)
-			perGroup := waitingBytes/len(r.bulk) + groupPackets + 1
-			if each > 0 && (waited < 0 || waited > burstPackets+perGroup) || each == 0 && waited < loneBursts*(waitingBytes/len(r.bulk)) {
-				t.Errorf("a sparse packet waited behind %d of a lone flow", waited)
+			for range 3 {
+				turnOnce(t, r.worker)
+			}
+			if waited < c.least || waited > c.most {
+				t.Errorf("a sparse packet waited behind %d of a lone flow: %d to %d are allowed", waited, c.least, c.most)
 			}
 		})
 	}
+}
+
+// A turn is longer for a lone flow alone: not where others are ready, where writes are slow, or behind its end.
+func TestATurnIsLongerForALoneFlow(t *testing.T) {
+	const sent = 3000
+	perBurst := waitingBytes/len(udpFrame(packettest.Spec{Src: addr1, Dst: addr4, Payload: 1400})) + 1
+	for _, c := range []struct {
+		name  string
+		begin func(r *loneRig)
+		most  int // bursts
+	}{
+		{"alone", func(*loneRig) {}, loneBursts},
+		{"another sender is ready", func(r *loneRig) { r.devices[vm2].Inject(0, r.bulk) }, maxBursts},
+		{"slow writes", func(r *loneRig) {
+			r.queues[vm4] = tellingQueue{r.queues[vm4], func([]byte) { r.now += loneTurn / maxBursts / time.Duration(perBurst-2) }}
+		}, maxBursts + 1},
+		{"another flow", func(r *loneRig) { r.lone.flow = flowBytes{} }, maxBursts},
+		{"a silence", func(r *loneRig) { r.now += loneGap }, maxBursts},
+		{"flows that are not counted", func(r *loneRig) { r.devices[vm2].CountArrivals(1, nil); r.askAnew() }, maxBursts},
+		{"a sender without a queue for them", func(r *loneRig) { r.sparse[vm1] = nil }, maxBursts},
+		{"another device", func(r *loneRig) {
+			q := r.queues[vm1]
+			r.give(vm1, r.engine.setting.Load().ports[vm1].Device)
+			r.queues[vm1] = q
+		}, maxBursts},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newLoneRig(t)
+			for range sent {
+				r.devices[vm1].Inject(0, r.bulk)
+			}
+			c.begin(r)
+			turnOnce(t, r.worker)
+			wrote := r.devices[vm4].Drain(0, nil)
+			if longer := wrote > (maxBursts+1)*perBurst; wrote > (c.most+1)*perBurst || longer != (c.most > maxBursts+1) {
+				t.Errorf("a turn carried %d packets: %d bursts are up to %d", wrote, c.most, c.most*perBurst)
+			}
+		})
+	}
+}
+
+// askAnew has the worker's poller ask again what counts packets of sparse flows.
+func (r *loneRig) askAnew() {
+	if err := r.poller.Remove(vm2); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.poller.Add(vm2, r.queues[vm2], r.sparse[vm2]); err != nil {
+		r.t.Fatal(err)
+	}
+	r.poller.Sparse(nil)
 }
 
 // A flow that becomes a bulk flow stays in order beside a lone one, and so does a lone one that has been silent.
@@ -120,10 +186,11 @@ func TestNoFlowLosesItsOrderBesideALoneOne(t *testing.T) {
 		{"another flow", addr1, vm1, 1002, 0},
 		{"another sender's", addr2, vm2, 1001, 0},
 		{"the lone flow, after a silence", addr1, vm1, 1001, loneGap},
+		{"the lone flow, after a silence within a burst", addr1, vm1, 1001, -loneGap},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newLoneRig(t)
-			r.now += c.gap
+			r.now += max(c.gap, 0)
 			r.lone.looked = r.now
 			packet := func(id, length int) []byte {
 				return udpFrame(packettest.Spec{Src: c.src, Dst: addr4, SrcPort: 1000, DstPort: uint16(c.to), Payload: length, ID: uint16(id)})
@@ -132,6 +199,7 @@ func TestNoFlowLosesItsOrderBesideALoneOne(t *testing.T) {
 			r.queues[c.from] = tellingReads{r.queues[c.from], func() {
 				if !once { // behind the turn's own look for packets of sparse flows
 					once = true
+					r.now += max(-c.gap, 0)
 					r.devices[c.from].Inject(1, packet(1, 16))
 					r.devices[c.from].Inject(0, packet(2, 16))
 				}
@@ -168,15 +236,38 @@ func TestTheFlowOfAPacketIsInItsHeaders(t *testing.T) {
 			t.Errorf("%+v is of the same flow", other)
 		}
 	}
+	a = packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001}
+	if b, ok := bytesOf(append(make([]byte, tun.HeaderLen), packettest.TCP(a)...)); !ok || b == first {
+		t.Error("TCP is as UDP")
+	}
+	options := udpFrame(a)
+	options[tun.HeaderLen]++
+	if _, ok := bytesOf(options); ok {
+		t.Error("ports behind options are found")
+	}
 	six := packettest.Spec{Src: "fd00::1", Dst: "fd00::4", SrcPort: 1000, DstPort: 1001, Payload: 10}
-	if b, ok := bytesOf(udpFrame(six)); !ok || b.version != 6 {
-		t.Error("IPv6 is not known")
+	b, ok := bytesOf(udpFrame(six))
+	six.DstPort++
+	if c, again := bytesOf(udpFrame(six)); !ok || !again || b.version != 6 || b == c {
+		t.Errorf("IPv6: %v, %v", b, c)
 	}
 	fragment := udpFrame(a)
 	fragment[tun.HeaderLen+6] |= 0x20
 	for name, frame := range map[string][]byte{"a fragment": fragment, "short": make([]byte, tun.HeaderLen+23), "short IPv6": udpFrame(six)[:tun.HeaderLen+43]} {
 		if _, ok := bytesOf(frame); ok {
 			t.Errorf("%s has a flow", name)
+		}
+	}
+}
+
+// The same addresses at another attachment are another flow's.
+func TestALoneFlowIsOfOneAttachment(t *testing.T) {
+	group := []slot{{frame: udpFrame(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000, DstPort: 1001})}}
+	flow, _ := bytesOf(group[0].frame)
+	for attachment, want := range []bool{vm1: true, vm2: false} {
+		l := lone{attachment: vm1, flow: flow, sent: loneBytes}
+		if got := l.follows(0, attachment, group, true); got != want || l.is() != want {
+			t.Errorf("attachment %d: %v", attachment, got)
 		}
 	}
 }

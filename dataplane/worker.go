@@ -193,8 +193,8 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// turn carries bursts from each attachment that is ready, and what sparse flows have sent between any two. After a panic
-// the others go on.
+// turn carries bursts from each attachment that is ready, and what sparse flows have sent between any two, beside a lone flow more
+// rarely. After a panic the others go on.
 func (w *worker) turn(ready []int) error {
 	t := w.beginTurn()
 	if w.poller.Blocked() {
@@ -211,11 +211,8 @@ func (w *worker) turn(ready []int) error {
 	}
 	w.poller.Took(int(w.counters.Packets() - t.packets))
 	bursts := max(1, min(maxBursts, turnBursts/max(1, len(ready))))
-	if len(ready) == 1 && w.lone.is() {
-		bursts = loneBursts
-	}
 	for _, attachment := range ready {
-		for more, left := true, bursts; more && left > 0; left-- {
+		for n, more := 0, true; more && (n < bursts || n < loneBursts && len(ready) == 1 && w.lone.goesOn(w.time-t.woken)); n++ {
 			var failed error
 			more, failed = w.serve(attachment, w.queues[attachment], true)
 			err = errors.Join(err, failed)
@@ -244,7 +241,7 @@ func (w *worker) serve(attachment int, queue tun.Queue, bulk bool) (more bool, e
 }
 
 // burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
-// clock is taken once. bulk: what sparse flows have sent comes before each group that is not a lone flow's.
+// clock is taken once. bulk: what sparse flows have sent comes before each group, if not a lone flow's.
 func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
@@ -255,8 +252,7 @@ func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, e
 		var n int
 		n, err = w.read(queue, w.group[:min(burstPackets-took, groupPackets)], waitingBytes)
 		took += n
-		if bulk && n > 0 && (!w.lone.follows(w.time, attachment, w.group[:n]) || w.time-w.lone.looked >= loneLook) {
-			w.lone.looked = w.time
+		if bulk && n > 0 && w.looks(attachment, w.group[:n]) {
 			own, others := w.carryAhead(attachment, w.group[:n], aheadPackets-ahead)
 			ahead, beside = ahead+own, beside+others
 		}

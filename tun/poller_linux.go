@@ -193,6 +193,9 @@ func (p *Poller) Took(packets int) {
 	}
 }
 
+// Counts reports whether packets of sparse flows are counted, at all queues that there are for them.
+func (p *Poller) Counts() bool { return p.arrivals != nil && p.arrivals != &none }
+
 // Expected is how many packets Took was not told of. Fewer may come, if some had no room, and more, which are not counted. It is
 // math.MaxInt where nothing counts them.
 func (p *Poller) Expected() int {
@@ -217,7 +220,7 @@ func wholeMilliseconds(timeout time.Duration) int {
 	return int(min((timeout+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
-// Blocked reports whether the last Wait blocked: whoever else waited for the processor had it meanwhile.
+// Blocked reports whether the last Wait had nothing to return at first, so that whoever else waited for the processor could have it.
 func (p *Poller) Blocked() bool { return p.blocked }
 
 func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
