@@ -241,7 +241,7 @@ func (w *worker) serve(attachment int, queue tun.Queue, bulk bool) (more bool, e
 }
 
 // burst carries what waits on a queue of an attachment, up to burstPackets or until the worker's memory is full, in groups. The
-// clock is taken once. bulk: what sparse flows have sent comes before each group, if not a lone flow's.
+// clock is taken once. bulk: what sparse flows have sent comes before each group, beside a lone flow once in loneLook.
 func (w *worker) burst(attachment int, queue tun.Queue, bulk bool) (more bool, err error) {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
