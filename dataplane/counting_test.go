@@ -76,7 +76,8 @@ func TestWorkersCountBurstsPacketsAndTheTimeTheyTake(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got, want := r.engine.Counters().Workers()[0], (counter.Worker{Bursts: 3, Packets: packets + 1, Worked: 2 * time.Second}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	// A signal that ends a wait early has the worker look once more.
+	if got := r.engine.Counters().Workers()[0]; got.Bursts != 3 || got.Packets != packets+1 || got.Worked < 2*time.Second {
+		t.Errorf("got %+v", got)
 	}
 }

@@ -139,8 +139,14 @@ func TestAPanicAtADeniedPacketCostsItsLine(t *testing.T) {
 	eventually(t, "the log watches", func() bool { return r.engine.watchers.Now() != nil })
 	r.send(internet, syn(world, addr1, 22))
 	r.send(internet, syn(world, addr1, 23))
-	if line := l.next(t); line["destination"] != addr1+":23" || line["notShown"] != 1.0 {
-		t.Errorf("%v", line)
+	notShown := 0.0
+	for line := (map[string]any)(nil); line["destination"] != addr1+":23"; {
+		line = l.next(t) // what was not shown may have a line of its own
+		n, _ := line["notShown"].(float64)
+		notShown += n
+	}
+	if notShown != 1 {
+		t.Errorf("%v denied packets were not shown, want 1", notShown)
 	}
 	cancel()
 	if err := <-done; err != nil {

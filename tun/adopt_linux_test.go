@@ -18,7 +18,9 @@ func left(t *testing.T, d Device) (files []*os.File) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, os.NewFile(uintptr(fd), d.Name()))
+		f := os.NewFile(uintptr(fd), d.Name())
+		t.Cleanup(func() { f.Close() }) // else garbage collection closes it while a later test counts
+		files = append(files, f)
 	}
 	return files
 }

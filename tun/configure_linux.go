@@ -232,8 +232,8 @@ func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
 	return d.setRoutes()
 }
 
-// ipv6Patience bounds awaitIPv6. The kernel usually takes milliseconds.
-const ipv6Patience = 2 * time.Second
+// ipv6Patience bounds awaitIPv6. The kernel usually takes milliseconds; its work queue waits while others change networks.
+const ipv6Patience = 30 * time.Second
 
 // awaitIPv6 waits until the namespace takes packets for its IPv6 addresses. The kernel lists an
 // address before a work queue makes it usable; until then it drops packets for it.

@@ -98,7 +98,7 @@ func prefixes(list ...string) []netip.Prefix {
 // eventually polls a condition that another process or the kernel brings about.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); {
+	for deadline := time.Now().Add(90 * time.Second); !condition(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}

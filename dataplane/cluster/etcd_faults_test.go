@@ -28,17 +28,18 @@ func TestALeaderOfThreeThatDiesStopsNobody(t *testing.T) {
 	a.is("one", "nic1")
 	b.is("one", "nic2")
 	epochs := []int64{a.epoch(), b.epoch()}
-	dead := e.Leader()
-	if dead == nil {
-		t.Fatal("nobody leads")
+	leader := func() (dead *clustertest.Member) {
+		eventually(t, "one leads", func() error {
+			if dead = e.Leader(); dead == nil {
+				return errors.New("nobody does")
+			}
+			return nil
+		})
+		return dead
 	}
+	dead := leader()
 	dead.Kill()
-	eventually(t, "another one leads", func() error {
-		if e.Leader() == nil {
-			return errors.New("nobody does")
-		}
-		return nil
-	})
+	leader() // another one
 	mustApply(t, store, applyOf(t, "two"))
 	a.is("two", "nic1")
 	b.is("two", "nic2")
@@ -54,7 +55,7 @@ func TestAFullEtcdStopsNobodyWhoCarries(t *testing.T) {
 	e := clustertest.New(t, 1, "--quota-backend-bytes", "1000000")
 	s := at(t, e.Endpoints()...)
 	store := s.open()
-	a := newHost(t, s, "a", "nic1")
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: DefaultLease}, "nic1")
 	eventually(t, "it is registered", func() error { return registered(store, 1) })
 	mustApply(t, store, applyOf(t, "one"))
 	a.is("one", "nic1")
@@ -170,7 +171,7 @@ func TestACommitWhoseAnswerIsLateIsNotDoubted(t *testing.T) {
 	silent.stop()
 	link := clustertest.NewLink(t, e.Members[0].Client)
 	o := applyOf(t, "one")
-	o.Wait, o.MaxUnavailable = time.Second, 1
+	o.Wait, o.MaxUnavailable = 3*time.Second, 1
 	o.Progress = func(line string) {
 		if strings.HasPrefix(line, "goes on without") { // what comes next is the commit
 			link.Set(clustertest.Unanswered)
@@ -262,7 +263,7 @@ func TestARenewalWithoutTheRegistrationDoesNotCount(t *testing.T) {
 	s := newServer(t)
 	store := s.open()
 	mustApply(t, store, applyOf(t, "one"))
-	a := newHost(t, s, "a", "nic1")
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: MaxLease}, "nic1")
 	a.is("one", "nic1")
 	a.stop() // its lease lives
 	x := a.agent.session
@@ -380,7 +381,7 @@ func TestAClaimWithoutTheRegistrationIsNotReclaimed(t *testing.T) {
 	s := newServer(t)
 	store := s.open()
 	mustApply(t, store, applyOf(t, "one"))
-	a := newHost(t, s, "a", "nic1")
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: MaxLease}, "nic1")
 	a.is("one", "nic1")
 	a.stop()
 	v, err := store.View(soon(t))

@@ -100,12 +100,12 @@ func soon(t testing.TB) context.Context {
 func eventually(t testing.TB, what string, is func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err = is(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("%s: not within 30 s: %v", what, err)
+	t.Fatalf("%s: not within 90 s: %v", what, err)
 }
 
 // viewOf is what etcd has now. A busy machine has it wait.

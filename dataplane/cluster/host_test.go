@@ -347,7 +347,7 @@ func TestACanaryCarriesFirstAndGoesBack(t *testing.T) {
 	eventually(t, "both are registered", func() error { return registered(store, 2) })
 	mustApply(t, store, applyOf(t, "one"))
 	o := applyOf(t, "two")
-	o.Canary, o.Wait = []string{"a", "gone"}, 2*time.Second
+	o.Canary, o.Wait = []string{"a", "gone"}, 5*time.Second
 	_, err := store.Apply(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "gone: there is no such host alive") {
 		t.Fatalf("a canary that is not there: %v", err)

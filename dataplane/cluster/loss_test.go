@@ -60,11 +60,12 @@ func TestTheNextProcessGoesOnWithTheLease(t *testing.T) {
 	s := newServer(t)
 	store, dir := s.open(), t.TempDir()
 	mustApply(t, store, applyOf(t, "one"))
-	a := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	o := AgentOptions{Host: "a", Lease: time.Minute}
+	a := newHostIn(t, s, dir, o, "nic1")
 	a.is("one", "nic1")
 	before := viewOf(t, store)
 	a.stop()
-	again := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	again := newHostIn(t, s, dir, o, "nic1")
 	again.mu.Lock()
 	if again.until <= sinceBegan() || len(again.attached) != 1 {
 		t.Errorf("it begins with %v until %v", again.attached, again.until-sinceBegan())
@@ -262,7 +263,7 @@ func TestAWatchBehindACompactionReadsAgain(t *testing.T) {
 	s.kill() // the watch is behind when etcd is back
 	s.start()
 	o := applyOf(t, "two")
-	o.Wait, o.MaxUnavailable = time.Second, 1
+	o.MaxUnavailable = 1
 	if _, err := store.Apply(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +311,7 @@ func TestANumberOfVXLANHasOneName(t *testing.T) {
 // A view is older than etcd: what it does not show may be taken.
 func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	s := newServer(t)
-	store, a := s.open(), newHost(t, s, "a")
+	store, a := s.open(), newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: MaxLease})
 	mustApply(t, store, applyOf(t, "one"))
 	a.is("one")
 	a.stop() // its lease lives; the test claims in its place

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -34,6 +35,7 @@ func newMovers(t *testing.T, a, b AgentOptions) *movers {
 	m := &movers{T: t, server: s, store: s.open(), dirs: [2]string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")}}
 	mustApply(t, m.store, applyOf(t, "one"))
 	a.Host, b.Host = "a", "b"
+	a.Lease, b.Lease = cmp.Or(a.Lease, DefaultLease), cmp.Or(b.Lease, DefaultLease)
 	m.a = newHostIn(t, s, m.dirs[0], a, "nic1", "nic2")
 	m.a.is("one", "nic1", "nic2")
 	m.a.flows["nic1"] = "flows of nic1"
@@ -75,11 +77,15 @@ func newMovers(t *testing.T, a, b AgentOptions) *movers {
 }
 
 func (m *movers) move(to string, more ...func(*MoveOptions)) (*Moved, error) {
+	return m.moveWithin(m.Context(), to, more...)
+}
+
+func (m *movers) moveWithin(ctx context.Context, to string, more ...func(*MoveOptions)) (*Moved, error) {
 	o := &MoveOptions{NIC: "nic1", To: to, By: "me", Wait: 20 * time.Second, Now: time.Now}
 	for _, change := range more {
 		change(o)
 	}
-	return m.store.Move(m.Context(), o)
+	return m.store.Move(ctx, o)
 }
 
 func TestANetworkInterfaceMovesWithWhatItsHostKnows(t *testing.T) {
@@ -218,9 +224,11 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 	}, Lease: 30 * time.Second}, AgentOptions{})
 	first := m.a
 	ended := make(chan struct{})
+	ctx, giveUp := context.WithCancel(t.Context())
 	first.mu.Lock()
 	var next []string // what a process that follows now begins with
 	first.writing = func() {
+		time.AfterFunc(2*time.Second, giveUp)
 		cache, err := generation.OpenCache(m.dirs[0], nil)
 		if err == nil {
 			next, _, err = LastNICs(cache, "a", "boot", sinceBegan(), false)
@@ -236,7 +244,7 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 		conn.Close() // as of a process that is killed
 	}
 	first.mu.Unlock()
-	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+	if _, err := m.moveWithin(ctx, "b"); err == nil {
 		t.Fatal("it has moved")
 	}
 	<-ended
@@ -257,20 +265,20 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 
 func claimOf(t *testing.T, s *Store) Claim {
 	t.Helper()
-	v, err := s.View(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v.Claims["nic1"]
+	return viewOf(t, s).Claims["nic1"]
 }
 
 // Whoever etcd is away from learns what became of the move when it is back.
 func TestEtcdGoesWithinAMove(t *testing.T) {
 	m := newMovers(t, AgentOptions{Lease: 30 * time.Second}, AgentOptions{Lease: 30 * time.Second})
+	ctx, giveUp := context.WithCancel(t.Context())
 	m.a.mu.Lock()
-	m.a.writing = m.server.kill
+	m.a.writing = func() {
+		m.server.kill()
+		time.AfterFunc(2*time.Second, giveUp)
+	}
 	m.a.mu.Unlock()
-	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+	if _, err := m.moveWithin(ctx, "b"); err == nil {
 		t.Fatal("it has moved without etcd")
 	}
 	m.a.mu.Lock()
@@ -288,10 +296,14 @@ func TestEtcdGoesWithinAMove(t *testing.T) {
 // An etcd that is emptied within a move leaves the network interface with one host, as any other.
 func TestEtcdIsEmptiedWithinAMove(t *testing.T) {
 	m := newMovers(t, AgentOptions{Lease: 5 * time.Second}, AgentOptions{Lease: 5 * time.Second})
+	ctx, giveUp := context.WithCancel(t.Context())
 	m.a.mu.Lock()
-	m.a.writing = m.server.forget
+	m.a.writing = func() {
+		m.server.forget()
+		time.AfterFunc(2*time.Second, giveUp)
+	}
 	m.a.mu.Unlock()
-	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+	if _, err := m.moveWithin(ctx, "b"); err == nil {
 		t.Fatal("it has moved")
 	}
 	m.a.mu.Lock()

@@ -196,7 +196,7 @@ func (r *rig) send(from int, p []byte) {
 
 func (r *rig) eventually(what string, condition func() bool) {
 	r.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(90 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -255,27 +255,26 @@ func (c *Set) pendingAttachment(i int) *Cell {
 	return a
 }
 
-// Flush publishes the burst's sums.
+// Flush publishes the burst's sums. Whoever sees its packets at an attachment sees what became of them, too.
 func (c *Set) Flush() {
 	for _, i := range c.dirty {
 		c.flushRule(&c.pending[i])
 		c.pending[i].used = false
 	}
 	c.dirty, c.hitTime = c.dirty[:0], 0
+	if c.dropped {
+		for d := range c.pendingDrops {
+			if n := c.pendingDrops[d]; n > 0 {
+				c.drops[d].Add(uint64(n))
+				c.pendingDrops[d] = 0
+			}
+		}
+		c.dropped = false
+	}
 	for _, i := range c.busy {
 		c.attachments[i].flush()
 	}
 	c.busy = c.busy[:0]
-	if !c.dropped {
-		return
-	}
-	for d := range c.pendingDrops {
-		if n := c.pendingDrops[d]; n > 0 {
-			c.drops[d].Add(uint64(n))
-			c.pendingDrops[d] = 0
-		}
-	}
-	c.dropped = false
 }
 
 func (a *Cell) flush() {

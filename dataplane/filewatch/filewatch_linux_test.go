@@ -59,7 +59,7 @@ func (r *rig) wait() {
 	r.t.Helper()
 	select {
 	case <-r.changed:
-	case <-time.After(20 * time.Second):
+	case <-time.After(90 * time.Second):
 		r.t.Fatal("no change was found")
 	}
 }
@@ -95,7 +95,7 @@ func TestAChangeIsFoundHoweverItIsMade(t *testing.T) {
 		},
 		"a file comes":  func(r *rig) { r.write("policy/b.json", "1") },
 		"a file goes":   func(r *rig) { r.must(os.Remove(r.path("policy/a.json"))) },
-		"the other one": func(r *rig) { r.write("one.yaml", "2") },
+		"the other one": func(r *rig) { r.write("one.yaml", "22") },
 		"the folder goes": func(r *rig) {
 			r.must(os.RemoveAll(r.path("policy")))
 		},

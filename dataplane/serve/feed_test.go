@@ -13,7 +13,7 @@ import (
 // A reader of a feed who does not read loses its connection; a stream's would be waited for.
 func TestAFeedEndsWithoutItsReader(t *testing.T) {
 	o := usual
-	o.Timeout = 50 * time.Millisecond
+	o.Timeout = time.Second
 	ended := make(chan error, 1)
 	address := start(t, o, func(w http.ResponseWriter, _ *http.Request) {
 		if err := serve.Feed(w); err != nil {

@@ -21,12 +21,18 @@ func (h *host) stream(name, dst string) (stop func() uint32) {
 	end, sent := make(chan bool), make(chan uint32)
 	go func() {
 		packet := append(make([]byte, tun.HeaderLen), udp(h.nic4(), dst, 7)...)
-		for n := uint32(0); ; n++ {
+		ended := func() bool {
 			select {
 			case <-end:
+				return true
+			default:
+				return false
+			}
+		}
+		for n := uint32(0); ; n++ {
+			if ended() {
 				sent <- n
 				return
-			default:
 			}
 			binary.BigEndian.PutUint32(packet[tun.HeaderLen+28:], n)
 			if err := h.queues[name].Write(packet); err != nil {
@@ -35,12 +41,21 @@ func (h *host) stream(name, dst string) (stop func() uint32) {
 				sent <- n
 				return
 			}
-			time.Sleep(50 * time.Microsecond) // a pace that every queue holds
+			for pause := 50 * time.Microsecond; ; pause = time.Millisecond { // no queue holds more than these
+				time.Sleep(pause)
+				if n < h.gathered.Load()+500 || ended() {
+					break
+				}
+			}
 		}
 	}()
 	return func() uint32 {
 		close(end)
-		return <-sent
+		n := <-sent
+		for late := time.Now().Add(patience); h.gathered.Load() < n && time.Now().Before(late); {
+			time.Sleep(time.Millisecond)
+		}
+		return n
 	}
 }
 
@@ -54,6 +69,7 @@ func (h *host) gather(name string) (stop func() map[uint32]int) {
 			n, err := q.Read(buf)
 			if err == nil {
 				if n >= tun.HeaderLen+32 {
+					h.gathered.Add(1)
 					got[binary.BigEndian.Uint32(buf[tun.HeaderLen+28:])]++
 				}
 				continue

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,8 @@ type underlay struct {
 	testing.TB
 	hosts  []*host // h1, h2, ...
 	bridge string  // the namespace of the link
+
+	gathered atomic.Uint32 // packets of streams
 }
 
 // host is one with the NICs 10.0.N.4 and fd00:db8:1:N::4 in both networks.
@@ -226,7 +229,7 @@ func (h *host) send(name string, packet []byte) {
 	h.must(h.queues[name].Write(append(make([]byte, tun.HeaderLen), packet...)))
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // receive is the next packet that nsgd of the host reads from a TUN.
 func (h *host) receive(name string) []byte {

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,11 +30,18 @@ func TestWhoTellsASlowKeeperIsNotInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for {
-		full.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-		if _, err := full.Write([]byte("x")); err != nil {
-			break // nothing more fits
+	raw, err := full.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Write(func(fd uintptr) bool {
+		for err == nil {
+			_, err = unix.Write(int(fd), []byte("x"))
 		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	thread, told := make(chan int), make(chan error, 1)
 	go func() {

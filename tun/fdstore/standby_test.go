@@ -34,6 +34,8 @@ func stands() int {
 	if s != nil {
 		switch how {
 		case "fails":
+			s.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // until standbyOf has seen it
+			s.conn.Read(make([]byte, 1))
 			return 1
 		case "is killed too early":
 			s.conn.Read(make([]byte, 1))

@@ -359,6 +359,9 @@ func listen(index int) (fd int, err error) {
 	return fd, nil
 }
 
+// lateAnswers is how much is still read of each socket when answerTime is over: it came while others had the processor.
+const lateAnswers = 256
+
 // hear gives the addresses for which somebody answers within answerTime, however much else comes.
 func hear(sockets map[int]int, answer func(index int, mac net.HardwareAddr, a netip.Addr)) {
 	var fds []unix.PollFd
@@ -367,12 +370,15 @@ func hear(sockets map[int]int, answer func(index int, mac net.HardwareAddr, a ne
 		fds, indexes = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}), append(indexes, index)
 	}
 	frame := make([]byte, 128)
-	for end := time.Now().Add(answerTime); ; {
-		left := time.Until(end)
-		if left <= 0 {
-			return
+	for end, late := time.Now().Add(answerTime), 0; late < lateAnswers; {
+		wait := 0
+		if left := time.Until(end); left > 0 {
+			wait = int(left/time.Millisecond) + 1
+		} else {
+			late++
 		}
-		if _, err := unix.Poll(fds, int(left/time.Millisecond)+1); err != nil && err != unix.EINTR {
+		n, err := unix.Poll(fds, wait)
+		if err != nil && err != unix.EINTR || n == 0 && late > 0 {
 			return
 		}
 		for n := range fds {
