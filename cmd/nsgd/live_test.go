@@ -448,7 +448,7 @@ func (r *liveRig) send(from, src, dst string, srcPort, dstPort uint16, live int6
 	if !r.opened["eth0@"+from].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
 		r.t.Fatal("memory device is full")
 	}
-	for deadline := time.Now().Add(20 * time.Second); r.received(from) == before || r.service.Status().Flows.Live != live; runtime.Gosched() {
+	for deadline := time.Now().Add(90 * time.Second); r.received(from) == before || r.service.Status().Flows.Live != live; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%d flows live, want %d", r.service.Status().Flows.Live, live)
 		}

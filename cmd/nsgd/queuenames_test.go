@@ -244,14 +244,14 @@ func TestAnUpgradeEndsTheStandbyFirst(t *testing.T) {
 	if d.inherited, err = inherit(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	if _, err = d.upgrade(ctx); err == nil || !strings.Contains(err.Error(), "this one stays: the other process has ended") {
 		t.Errorf("a next process that ends: %v", err)
 	}
 	for _, want := range []string{"RELOADING=1", "READY=1"} {
 		buf := make([]byte, 100)
-		if err := keeper.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		if err := keeper.SetReadDeadline(time.Now().Add(90 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := keeper.Read(buf); err != nil || string(buf[:n]) != want {

@@ -39,7 +39,7 @@ func watching(t *testing.T) *liveRig {
 // until waits for the reloads to be as wanted.
 func (r *liveRig) until(what string, is func(inspect.Reloads) bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(r.service.Reloads()); runtime.Gosched() {
+	for deadline := time.Now().Add(90 * time.Second); !is(r.service.Reloads()); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: never: %+v", what, r.service.Reloads())
 		}

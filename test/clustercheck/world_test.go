@@ -29,7 +29,7 @@ const (
 	members  = 3
 	nicCount = 10
 	// healing bounds how long a cluster may take until everything is as it should be.
-	healing = time.Minute
+	healing = 5 * time.Minute
 )
 
 var hostNames = []string{"host1", "host2", "host3", "host4"}

@@ -210,7 +210,7 @@ func (r *rig) device(place string) *tuntest.Memory {
 
 func (r *rig) eventually(what string, condition func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	tick := time.NewTicker(50 * time.Microsecond)
 	defer tick.Stop()
 	for !condition() {

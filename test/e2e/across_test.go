@@ -125,7 +125,7 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 			t.Fatal(err)
 		}
 		own["control"] = control
-		own["cluster"] = map[string]any{"endpoints": []string{s.client}, "prefix": s.prefix, "host": name, "underlay": s.underlay(i), "lease": "3s",
+		own["cluster"] = map[string]any{"endpoints": []string{s.client}, "prefix": s.prefix, "host": name, "underlay": s.underlay(i), "lease": "10s",
 			"cache": filepath.Join(s.dir, fmt.Sprint("cache-", name, "-", s.started))}
 		written, err := yaml.Marshal(own)
 		if err != nil {

@@ -51,7 +51,7 @@ func TestRolesOfEtcdSuffice(t *testing.T) {
 		}
 	}
 	etcdctl := exec.Command("bash", "-ec", roles)
-	etcdctl.Env = append(os.Environ(), "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+f.client, "ETCDCTL_CACERT="+ca.Path("ca.crt"), "ETCDCTL_CERT="+ca.Path("root.crt"), "ETCDCTL_KEY="+ca.Path("root.key"))
+	etcdctl.Env = append(os.Environ(), "ETCDCTL_API=3", "ETCDCTL_DIAL_TIMEOUT=60s", "ETCDCTL_COMMAND_TIMEOUT=60s", "ETCDCTL_ENDPOINTS="+f.client, "ETCDCTL_CACERT="+ca.Path("ca.crt"), "ETCDCTL_CERT="+ca.Path("root.crt"), "ETCDCTL_KEY="+ca.Path("root.key"))
 	if out, err := etcdctl.CombinedOutput(); err != nil || roles == "" {
 		t.Fatalf("the README's commands: %v: %s", err, out)
 	}

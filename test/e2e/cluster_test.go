@@ -50,7 +50,7 @@ func startFleetWith(t *testing.T, more func(*fleet)) *fleet {
 	t.Cleanup(f.leave)
 	peer := freeEtcdURL(t)
 	f.arguments = []string{"--data-dir", filepath.Join(f.dir, "etcd"), "--listen-client-urls", f.client, "--advertise-client-urls", f.client, "--listen-peer-urls", peer,
-		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--log-level", "error"}
+		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--log-level", "error", "--unsafe-no-fsync"} // whose disk is slow has slow leases; no test cuts the power
 	more(f)
 	f.startEtcd()
 	t.Cleanup(f.killEtcd)
@@ -99,7 +99,7 @@ func (f *fleet) host(name, attachments string, more ...string) (path string) {
 	f.t.Helper()
 	path = filepath.Join(f.dir, name+".yaml")
 	number := f.machine(name)
-	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.%d\n  lease: 3s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
+	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.%d\n  lease: 10s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
 		f.client, name, number, filepath.Join(f.dir, "cache-"+name), strings.Join(more, ""), attachments, f.socket(name)))
 	return path
 }

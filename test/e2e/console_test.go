@@ -215,7 +215,7 @@ func TestConsoleIsQuick(t *testing.T) {
 			const step = (now) => {
 				times.push(now);
 				grid.scrollTop += 100;
-				if (now - times[0] < 3000) return requestAnimationFrame(step);
+				if (now - times[0] < 3000 || grid.scrollTop < 1000 && now - times[0] < 60000) return requestAnimationFrame(step);
 				done({frames: times.length - 1, milliseconds: now - times[0], longest: Math.max(...times.slice(1).map((t, i) => t - times[i])), top: grid.scrollTop});
 			};
 			requestAnimationFrame(step);

@@ -179,9 +179,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 	before := scrape(t)
 	for range 3 {
 		next := standby(earlier...)
-		if said := status(t).Standby; said != "prepared" {
-			t.Errorf("nsgctl status says of the standby: %q", said)
-		}
+		eventually(t, "nsgctl status says that the standby is prepared", func() bool { return status(t).Standby == "prepared" })
 		d.follow(func() error { return syscall.Kill(carries, syscall.SIGKILL) })
 		if carries = status(t).PID; carries != next {
 			t.Errorf("process %d goes on, and not the standby %d", carries, next)

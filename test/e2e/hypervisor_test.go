@@ -134,7 +134,7 @@ func machinesReach(t *testing.T, machines []*virtualMachine, want reach) {
 		for _, f := range families {
 			from := m.host(f)
 			questions(from, func(to lab.Host, port string) {
-				command += fmt.Sprintf(" %s %s %d", to.Address, port, map[bool]int{true: 30, false: 1}[isWanted(from, to, port)])
+				command += fmt.Sprintf(" %s %s %d", to.Address, port, map[bool]int{true: 300, false: 1}[isWanted(from, to, port)])
 			})
 		}
 		m.send("%s", command)
@@ -246,7 +246,7 @@ func TestVirtualMachinesGetTheirAddressesAndWhatTheRulesAllow(t *testing.T) {
 func configureMachines(t *testing.T, machines []*virtualMachine) {
 	t.Helper()
 	for _, m := range machines {
-		m.send("udhcpc -q -n -t 30 -T 1 -i eth0 -s /etc/udhcpc.sh -O staticroutes && " +
+		m.send("udhcpc -q -n -t 300 -T 1 -i eth0 -s /etc/udhcpc.sh -O staticroutes && " +
 			"dhclient -6 -1 -v -cf /etc/dhclient.conf -lf /tmp/leases -pf /tmp/pid -sf /etc/dhclient.sh eth0")
 	}
 	for _, m := range machines {
@@ -267,11 +267,11 @@ func configureMachines(t *testing.T, machines []*virtualMachine) {
 func pretend(t *testing.T, machines []*virtualMachine) {
 	t.Helper()
 	thief := machines[3]
-	const ping = "ping -c 1 -W 1 %s >/dev/null"
+	const ping, patientPing = "ping -c 1 -W 1 %s >/dev/null", "ping -c 1 -W 60 %s >/dev/null"
 	arrived := func() (echoRequests string) {
 		return must(t, "ip", "netns", "exec", "if-inet", "sh", "-c", "grep -h -e ^Icmp: /proc/net/snmp && grep -h InEchos /proc/net/snmp6")
 	}
-	thief.must(ping, internet.Address)
+	thief.must(patientPing, internet.Address)
 	before := arrived()
 	thief.must("pretend() { ip addr add $1 dev eth0; ping -c 1 -W 1 -I $1 $2; ip addr del $1 dev eth0; }")
 	thief.must("pretend 10.0.3.77 %[1]s & a=$!; pretend 10.0.2.4 %[1]s & b=$!; pretend fd00:db8:1:3::77 %[2]s & wait $a $b $!", internet.Address, ipv6.internet.Address)
@@ -290,5 +290,5 @@ func pretend(t *testing.T, machines []*virtualMachine) {
 		t.Errorf("dropped at the interface: %v", dropped)
 	}
 	mustConnect(t, guestOf(internet, "if-inet"), vm1, 80)
-	thief.must(ping, internet.Address)
+	thief.must(patientPing, internet.Address)
 }

@@ -149,9 +149,9 @@ func TestTheDaemonOfThePackage(t *testing.T) {
 			t.Errorf("process %s goes on: %s", pid, m.property("ActiveState"))
 		}
 		mustEcho(t, conn)
-		if log := m.must("journalctl", "--no-pager", "-u", "nsgd"); !strings.Contains(log, "goes on with the last process's flows") {
-			t.Errorf("flows did not go on:\n%s", log)
-		}
+		eventually(t, "the journal says that flows go on", func() bool {
+			return strings.Contains(m.must("journalctl", "--no-pager", "-u", "nsgd"), "goes on with the last process's flows")
+		})
 		m.confined(m.property("MainPID"))
 		fed := m.property("WatchdogTimestampMonotonic")
 		eventually(t, "systemd's watchdog is fed", func() bool { return m.property("WatchdogTimestampMonotonic") != fed })

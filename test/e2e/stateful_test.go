@@ -83,7 +83,7 @@ func TestRemovedRuleLeavesAnOpenConnectionAliveAndRefusesANewOne(t *testing.T) {
 
 func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 	t.Run("and the next datagram of its other end is judged by the rules", func(t *testing.T) {
-		start(t, labPolicy(), "timeouts: {udpOneWay: 1s, udpTwoWay: 1s}")
+		start(t, labPolicy(), "timeouts: {udpOneWay: 3s, udpTwoWay: 3s}")
 		eachFamily(t, func(t *testing.T, f family) {
 			vm, remote := bindUDP(t, f.vm2, 0), bindUDP(t, f.internet, 0)
 			mustExchange(t, vm, remote)
@@ -95,7 +95,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		})
 	})
 	t.Run("and the next segment of a connection that the rules no longer allow is dropped", func(t *testing.T) {
-		d := start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}")
+		d := start(t, labPolicy(), "timeouts: {tcpEstablished: 3s}")
 		eachFamily(t, func(t *testing.T, f family) {
 			d.reload(t, labPolicy())
 			serveTCP(t, f.vm2, 80)
@@ -110,7 +110,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		})
 	})
 	t.Run("and the next segment of a connection that the rules still allow makes a new flow", func(t *testing.T) {
-		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}")
+		start(t, labPolicy(), "timeouts: {tcpEstablished: 3s}")
 		eachFamily(t, func(t *testing.T, f family) {
 			serveTCP(t, f.vm2, 80)
 			conn := mustConnect(t, f.internet, f.vm2, 80)
@@ -121,7 +121,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		})
 	})
 	t.Run("and under tcpStrict only an opening segment makes a flow", func(t *testing.T) {
-		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}", "tcpStrict: true")
+		start(t, labPolicy(), "timeouts: {tcpEstablished: 3s}", "tcpStrict: true")
 		eachFamily(t, func(t *testing.T, f family) {
 			serveTCP(t, f.vm2, 80)
 			conn := mustConnect(t, f.internet, f.vm2, 80)

@@ -151,7 +151,7 @@ func TestTopOnceNeedsNoTerminal(t *testing.T) {
 			BytesPerSecond float64
 		}
 	}
-	out := nsgctl(t, "top", "--view", "flows", "--filter", "udp", "--interval", "250ms", "-o", "json")
+	out := nsgctl(t, "top", "--view", "flows", "--filter", "udp", "--interval", "2s", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &reading); err != nil {
 		t.Fatal(err)
 	}

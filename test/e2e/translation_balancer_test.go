@@ -199,7 +199,7 @@ func TestFloatingIPLeavesTheFrontendsAddress(t *testing.T) {
 }
 
 func TestAConnectionThatFallsSilentIsReset(t *testing.T) {
-	startTranslation(t, "timeouts: {translation: 1s}") // the rule has 4 minutes
+	startTranslation(t, "timeouts: {translation: 3s}") // the rule has 4 minutes
 	serveShop(t)
 	conn, s := mustAsk(t, client, at(shopIP), 80)
 	conn.SetReadDeadline(time.Now().Add(patience))
@@ -221,20 +221,18 @@ func TestAnInternalLoadBalancerAndItsHairpin(t *testing.T) {
 	}
 	// A backend that its own load balancer leads to itself gets no answer; the others' it does.
 	before := scrape(t)
-	answered, silent := 0, 0
-	for answered == 0 || silent == 0 {
+	answered := 0
+	for answered == 0 || scrape(t).drops("hairpin") == before.drops("hairpin") {
 		conn, s, err := ask(web1, internal, 80, silence)
 		switch {
 		case err == nil && s.Host == "web2":
 			answered++
 			conn.Close()
-		case isTimeout(err):
-			silent++
+		case isTimeout(err): // it was led to itself, or the other is slow
 		default:
 			t.Fatalf("%+v, %v", s, err)
 		}
 	}
-	since(t, before, func(c counts) bool { return c.after.drops("hairpin")-before.drops("hairpin") >= float64(silent) })
 }
 
 // editBalancerFrontend makes the load balancer an internal one, without outbound rules.

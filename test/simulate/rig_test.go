@@ -236,7 +236,7 @@ func complete(b []byte) {
 }
 
 // patience is how long the engine may take for a batch before the simulation calls it stuck.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // carry sends packets and waits until the engine has carried them. meanwhile, if not nil, runs beside it.
 // worker says on which queue a packet comes in. late are fragments of earlier batches that had to wait.

@@ -36,7 +36,7 @@ func main() {
 }
 
 // patience bounds how long the hosts may take until all of them carry the policy.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 func run(ctx context.Context, binaries, etcd string, once bool) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
