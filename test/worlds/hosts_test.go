@@ -50,6 +50,7 @@ func TestManyHostsAnswerAsOneInFoundWorlds(t *testing.T) {
 		17076405886148665164: 361, // fragments by an appliance that two senders use
 		2:                    384, // an ICMP error by an appliance to the internet, with no rule at either end
 		27:                   101, // a backend moves to the host of an appliance that has translated
+		70003:                185, // an appliance that a route names is not peered with its client
 	} {
 		r := &hostsRun{T: t, seed: seed, outcomes: map[string]int{}, kinds: map[string]int{}, excused: map[string]int{}, lost: map[string]int{}}
 		if r.world(world); len(r.kinds) > 0 || r.answers == 0 {
@@ -328,8 +329,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
 		why = "an appliance makes up an address, and sends from it to the internet"
-	case answer && passes && x.drop == packet.DropNoRoute && l.arrives.Src != l.sent.Src && c.one.routesNowhere(from, &l.sent):
-		why = "a load balancer's frontend is peered with the client and its backend is not: no route leads the answer to the client's host"
+	case answer && passes && x.drop == packet.DropNoRoute && (l.arrives.Src != l.sent.Src || !c.one.owns(from, l.sent.Src)) && c.one.routesNowhere(from, &l.sent):
+		why = "a backend or an appliance is not peered with the client, and a frontend or a route led to it: no route leads the answer to the client's host"
 	case answer && passes && !c.one.snapshot.Routed() && !c.one.owns(l.to, l.arrives.Dst):
 		why = "an appliance makes up an address that no route leads back to"
 	case x.to == from && x.outlet && (passes && l.to == from || l.drop == packet.DropRule && x.drop == packet.NotDropped):
