@@ -4,11 +4,13 @@ package clustertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -54,15 +56,25 @@ func New(t testing.TB, members int, more ...string) *Etcd {
 	return e
 }
 
-// FreeURL is an http URL of this machine that nobody listens at.
+// given are the ports of FreeURL.
+var given sync.Map
+
+// FreeURL is an http URL of this machine that nobody listens at, and another one each time. Its port is below those that
+// Linux gives to connections, which would take it while an etcd is away.
 func FreeURL(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprint("127.0.0.1:", 16384+rand.IntN(16384))
+		if _, again := given.LoadOrStore(address, true); again {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return "http://" + address
+		}
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	t.Fatal("there is no free port from 16384 to 32767")
+	return ""
 }
 
 // Endpoints are the URLs for clients of all members.
