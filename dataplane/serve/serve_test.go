@@ -133,7 +133,7 @@ func TestASilentPeerIsCutOff(t *testing.T) {
 // Whoever pauses keeps its stream, until the server ends.
 func TestAStreamWaitsForItsReader(t *testing.T) {
 	o := usual
-	o.Timeout = time.Second
+	o.Timeout = 500 * time.Millisecond
 	waits := make(chan bool, 1)
 	ended := make(chan error, 1)
 	s := serve.New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -178,7 +178,7 @@ func waitForEnd(t *testing.T, p peer) {
 
 func TestALongHandlerKeepsItsRequest(t *testing.T) {
 	short := usual
-	short.Timeout = time.Second
+	short.Timeout = 500 * time.Millisecond
 	address := start(t, short, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		select {
