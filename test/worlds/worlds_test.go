@@ -17,7 +17,7 @@ import (
 
 var (
 	tuplesFlag = flag.Int("worlds.tuples", 0, "number of tuples; 0: 20,000, or 5,000 with -short")
-	seedFlag   = flag.Uint64("worlds.seed", 0, "repeats a run; 0: a new seed")
+	seedFlag   = flag.Uint64("worlds.seed", 0, "repeats a run; 0: a new seed, and for hosts always the same")
 )
 
 const (
