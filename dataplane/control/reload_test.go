@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,8 +222,18 @@ func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prober := probe.New(probe.Options{Socket: func(netip.Addr) (fd, zone int, err error) { return 0, 0, errors.New("nobody is asked") }})
+	changed := make(chan struct{}, 1)
+	prober := probe.New(probe.Options{Socket: func(netip.Addr) (fd, zone int, err error) { return 0, 0, errors.New("nobody answers") }, Changed: func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}})
 	prober.Follow(engine.Snapshot().Probes())
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { prober.Run(ctx); close(ended) }()
+	defer func() { stop(); <-ended }()
 	warned := false
 	service := inspect.NewService(inspect.Options{Engine: engine, Policy: files, Probes: prober, Log: slog.New(logged{slog.DiscardHandler, func(message string) {
 		// The policy's warnings come right behind its publication.
@@ -246,5 +257,13 @@ func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
 	}
 	if len(engine.Snapshot().Probes()) == 0 || !warned {
 		t.Errorf("%d backends, warned %v", len(engine.Snapshot().Probes()), warned)
+	}
+	asked := func(h probe.Health) bool { return h.Asked && h.Probe.Port == 8081 }
+	for slices.ContainsFunc(prober.Health(), func(h probe.Health) bool { return !asked(h) }) {
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("the new backends are not asked: %+v", prober.Health())
+		}
 	}
 }

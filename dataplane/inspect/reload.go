@@ -210,8 +210,12 @@ func (s *Service) swap(files *PolicyFiles, set *policy.Set) (*Reloaded, error) {
 	return s.loaded(files, set, before, next), nil
 }
 
-// loaded notes that a policy is in force that was read from files; nil: it is the one from before. loading is held.
+// loaded notes that a policy is in force that was read from files; nil: it is the one from before. New backends are asked
+// from here on. loading is held.
 func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topology.Snapshot) *Reloaded {
+	if s.options.Probes != nil {
+		s.options.Probes.Begin()
+	}
 	reloaded := &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}
 	if files == nil {
 		return reloaded

@@ -107,6 +107,7 @@ func TestAPanicAtAProbeIsNoAnswer(t *testing.T) {
 		return loopbackSocket(source)
 	}
 	r.Follow([]*topology.Probe{probeOf(t, listener.Addr().String(), topology.ProbeTCP)})
+	r.Begin()
 	eventually(t, "the fault is the reason", func() bool { return strings.HasPrefix(r.reason(), "nsgd failed") })
 	if h := r.Health()[0]; h.Up || !h.Asked {
 		t.Errorf("%+v", h)

@@ -104,24 +104,23 @@ func New(o Options) *Prober {
 	return &Prober{options: o, inFlight: make(chan struct{}, maxInFlight), backends: map[key]*backend{}}
 }
 
-// Run asks the backends that Follow names until ctx ends. It returns when the last probe has ended.
-// Call it once.
+// Run asks the backends that Follow names until ctx ends, and those that come later from Begin on. It returns when the
+// last probe has ended. Call it once.
 func (p *Prober) Run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
-	for _, b := range p.backends {
-		p.start(b)
-	}
 	p.mu.Unlock()
+	p.Begin()
 	<-ctx.Done()
 	p.mu.Lock()
-	p.ctx = nil // a later Follow starts nothing
+	p.ctx = nil // a later Begin starts nothing
 	p.mu.Unlock()
 	p.wait.Wait()
 }
 
 // Follow makes these the probes that are sent. Probes that stay keep their state, and those that an earlier process has
-// sent go on with theirs. A new backend is down until it has answered, as in Azure.
+// sent go on with theirs. A new backend is down until it has answered, as in Azure. Begin asks it: while an earlier snapshot
+// decides, no packet reaches it.
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,9 +145,6 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 			b = &backend{prober: p, probe: t, since: time.Now(), changed: make(chan struct{}, 1)}
 			b.resume(known[t.Identity()])
 			p.backends[k] = b
-			if p.ctx != nil {
-				p.start(b)
-			}
 			continue
 		}
 		delete(gone, k)
@@ -160,6 +156,20 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 	}
 	p.options.Memory.Keep(names)
 	p.options.Changed()
+}
+
+// Begin asks the backends that are new since the last time, while Run runs.
+func (p *Prober) Begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx == nil {
+		return
+	}
+	for _, b := range p.backends {
+		if b.stop == nil {
+			p.start(b)
+		}
+	}
 }
 
 // start begins to ask a backend. p.mu is held.

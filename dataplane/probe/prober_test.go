@@ -235,6 +235,7 @@ func TestEndingWaitsForNoAnswer(t *testing.T) {
 	}
 	late := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
 	r.Follow([]*topology.Probe{p, late})
+	r.Begin()
 	if b := r.backends[keyOf(late)]; b == nil || b.stop != nil {
 		t.Error("a backend is asked after the end")
 	}
@@ -330,10 +331,25 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 	if list := r.Health(); len(list) != 1 || list[0].Probe != added {
 		t.Errorf("health of %d backends, want the new one's alone", len(list))
 	}
+	r.Begin()
 	eventually(t, "the new one is up", added.Up)
 	if third.Up() {
 		t.Error("a probe that is gone was set")
 	}
+}
+
+// A probe of a backend that the deciding snapshot does not know yet would be dropped.
+func TestANewBackendIsAskedFromBeginOn(t *testing.T) {
+	old := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	r := newRig(t, old)
+	eventually(t, "the first probe", func() bool { return r.Health()[0].Asked })
+	added := probeOf(t, "127.0.0.1:2", topology.ProbeTCP)
+	r.Follow([]*topology.Probe{old, added})
+	if b := r.backends[keyOf(added)]; b == nil || b.stop != nil {
+		t.Error("it is asked before its snapshot decides")
+	}
+	r.Begin()
+	eventually(t, "the new one is asked", func() bool { h := r.Health(); return h[0].Asked && h[1].Asked })
 }
 
 // Load balancers of two resource groups may have one name: the first one's goroutine was lost.
