@@ -28,9 +28,7 @@ func newServer(t testing.TB) *server { return newServerWith(t, func(*server) {})
 
 func newServerWith(t testing.TB, more func(*server)) *server {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		t.Skip("etcd is not there: apt install etcd-server")
-	}
+	clustertest.NeedServer(t)
 	s := &server{t: t, dir: filepath.Join(t.TempDir(), "etcd"), client: clustertest.FreeURL(t)}
 	peer := clustertest.FreeURL(t)
 	more(s)

@@ -42,9 +42,7 @@ type Member struct {
 // New starts an etcd of so many members, with more arguments. The test is skipped where there is no etcd.
 func New(t testing.TB, members int, more ...string) *Etcd {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		t.Skip("etcd is not there: apt install etcd-server")
-	}
+	NeedServer(t)
 	e := &Etcd{t: t, more: more}
 	dir := t.TempDir()
 	for i := range members {
@@ -54,6 +52,14 @@ func New(t testing.TB, members int, more ...string) *Etcd {
 	t.Cleanup(e.Kill)
 	e.Start()
 	return e
+}
+
+// NeedServer skips the test where there is no etcd.
+func NeedServer(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Skip("etcd is not there: apt install etcd-server")
+	}
 }
 
 // given are the ports of FreeURL.
