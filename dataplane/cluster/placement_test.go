@@ -129,3 +129,27 @@ func TestAHostIsAlwaysInItsOwnPlacement(t *testing.T) {
 		t.Errorf("faults %s", faults)
 	}
 }
+
+// wants is a daemon that is to have network interfaces, and is asked nothing else.
+type wants struct {
+	Daemon
+	nics []string
+}
+
+func (w wants) NICs() []string { return w.nics }
+
+// Of two hosts that come to a new cluster at once, one sees for a moment that nobody has said since when etcd holds anything.
+func TestANewEtcdHasForgottenNothing(t *testing.T) {
+	a := &Agent{AgentOptions: AgentOptions{Host: "h1", Clock: func() time.Duration { return 0 }, Daemon: wants{nics: []string{"nic1"}}},
+		session: &session{}, waiting: map[string]string{}}
+	view := newView("/nsgd/")
+	a.claim(t.Context(), view, 1)
+	if _, waits := a.waiting["nic1"]; !waits || len(a.faults) > 0 {
+		t.Errorf("waiting %v, faults %v", a.waiting, a.faults)
+	}
+	view.Age = &Age{ID: "young"}
+	a.claim(t.Context(), view, 1)
+	if _, waits := a.waiting["nic1"]; !waits || len(a.faults) != 1 {
+		t.Errorf("etcd is young: waiting %v, faults %v", a.waiting, a.faults)
+	}
+}
