@@ -80,7 +80,7 @@ type place struct {
 }
 
 func (s *Snapshot) placeAt(slot int) place {
-	if slot >= len(s.Attachments) || s.Attachments[slot].Kind == Vacant {
+	if !s.Attached(slot) {
 		return place{Spec: Spec{Kind: Vacant}}
 	}
 	a := s.Attachments[slot]

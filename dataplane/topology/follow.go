@@ -49,6 +49,12 @@ func (s *Snapshot) followAttachments(before *Snapshot) {
 	}
 }
 
+// Attached reports that something is attached at an index. Nothing is where an attachment has left, or comes with a later
+// snapshot.
+func (s *Snapshot) Attached(index int) bool {
+	return index < len(s.Attachments) && s.Attachments[index].Kind != Vacant
+}
+
 // NameSince is the name of the attachment at an index that a packet of a generation met; empty when it is not known.
 func (s *Snapshot) NameSince(index int, generation uint64) string {
 	if index < 0 || index >= len(s.Attachments) || s.Attachments[index].Since > generation {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 type hostOf struct {
 	*dataplane.Carrier
 	t     testing.TB
+	name  string
 	set   *policy.Set
 	specs []topology.Spec
 	now   time.Time
@@ -29,7 +31,13 @@ type hostOf struct {
 
 func newHost(t testing.TB, name string, nics ...string) *hostOf {
 	t.Helper()
-	h := &hostOf{t: t, set: enginetest.FigureOfTheSeed(), now: time.Unix(1_800_000_000, 0)}
+	return newHostUnder(t, enginetest.FigureOfTheSeed(), name, nics...)
+}
+
+// newHostUnder is newHost under a policy that has the seed's figure.
+func newHostUnder(t testing.TB, set *policy.Set, name string, nics ...string) *hostOf {
+	t.Helper()
+	h := &hostOf{t: t, name: name, set: set, now: time.Unix(1_800_000_000, 0)}
 	h.specs = []topology.Spec{{Kind: topology.Fabric, Reference: h.set.VirtualNetworks[0].ID}}
 	for _, nic := range nics {
 		h.specs = append(h.specs, topology.Spec{Kind: topology.NetworkInterface, Reference: nic})
@@ -73,7 +81,7 @@ func nicOf(set *policy.Set, n int) string { return strings.ToLower(set.NetworkIn
 // sent is what a host sends of a network interface's flows.
 func (h *hostOf) sent(nic string) []byte {
 	h.t.Helper()
-	d, err := Depart(h.Engine(), nic, "a")
+	d, err := Depart(h.Engine(), nic, h.name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -134,6 +142,69 @@ func TestAFlowBetweenTwoMachinesSplits(t *testing.T) {
 				t.Errorf("of the sender's end: %+v", k)
 			}
 		}
+	}
+}
+
+// balanced has an internal load balancer at an address lead to a network interface.
+func balanced(address string, backend int) *policy.Set {
+	set := enginetest.FigureOfTheSeed()
+	front := &policy.Frontend{Name: "front", ID: "/front", Address: netip.MustParseAddr(address), Subnet: set.VirtualNetworks[0].Subnets[0]}
+	nic := set.NetworkInterfaces[backend]
+	pool := &policy.BackendPool{Name: "pool", ID: "/pool", Backends: []policy.Backend{{NetworkInterface: nic, VirtualNetwork: set.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address}}}
+	set.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "/lb", SKU: policy.SKUStandard, Frontends: []*policy.Frontend{front}, Pools: []*policy.BackendPool{pool},
+		Rules: []*policy.LoadBalancingRule{{Name: "r", Frontend: front, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportTCP, FrontendPort: 80, BackendPort: 80, IdleTimeout: time.Minute}}}}
+	return set
+}
+
+// A translated flow leads to its backend's new attachment before the snapshot decides that has it. Its packets pass meanwhile.
+func TestAFlowGoesOnWhileItsBackendArrives(t *testing.T) {
+	const front = "10.0.1.100"
+	set := balanced(front, 1)
+	one, two, three := nicOf(set, 0), nicOf(set, 1), nicOf(set, 2)
+	for name, here := range map[string][]string{"in a new slot": {one}, "in the slot of one that has left": {one, three}} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newHostUnder(t, balanced(front, 1), "a", here...), newHostUnder(t, balanced(front, 1), "b", two)
+			a.attach(nil, one)
+			a.now = a.now.Add(time.Minute) // a slot is taken again
+			a.Advance(a.now)
+			b.Advance(a.now)
+			b.now = a.now
+			syn, _ := web(vm1, front, 1000)
+			if r := a.sends(one, syn); r.Drop != packet.NotDropped || r.To != 0 {
+				t.Fatal(r.Drop, r.To)
+			}
+			arrives, answer := web(vm1, vm2, 1000)
+			if r := b.sends("", arrives); r.Drop != packet.NotDropped || !r.Began {
+				t.Fatal(r.Drop)
+			}
+			if r := b.sends(two, answer); r.Drop != packet.NotDropped {
+				t.Fatal(r.Drop)
+			}
+			if r := a.sends("", answer); r.Drop != packet.NotDropped {
+				t.Fatal(r.Drop)
+			}
+			moves, err := Read(bytes.NewReader(b.sent(two)), two, "b", 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			more := packettest.TCP(packettest.Spec{Src: vm1, Dst: front, SrcPort: 1000, DstPort: 80, Flags: "A"})
+			var meanwhile *dataplane.Carried
+			var came Arrived
+			a.attach(func(s *topology.Snapshot) {
+				if came, err = moves.Arrive(a.Engine(), s); err == nil {
+					meanwhile = a.sends(one, more)
+				}
+			}, one, two)
+			if err != nil || came.Joined != 1 {
+				t.Fatalf("%+v, %v", came, err)
+			}
+			to := find(a.Engine().Snapshot(), two).Index
+			for i, r := range []*dataplane.Carried{meanwhile, a.sends(one, more)} {
+				if r.Drop != packet.NotDropped || r.To != to || r.Began {
+					t.Errorf("packet %d: %s, to %d, want %d; began a flow: %v", i+1, r.Drop, r.To, to, r.Began)
+				}
+			}
+		})
 	}
 }
 

@@ -44,6 +44,9 @@ func (r Room) ZoneOf(from *topology.Attachment, dst packet.Addr) uint16 {
 // nil when nobody there has the address.
 func (r Room) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
 	index, whole := r.Attachment(zone)
+	if !s.Attached(index) {
+		return nil
+	}
 	if whole {
 		return s.Admit(s.Attachments[index], address)
 	}
@@ -96,6 +99,8 @@ func (d *Decision) Again(s *topology.Snapshot, room Room, from *topology.Attachm
 	marked := r.Marks&(conntrack.Translated|conntrack.Floating) != 0
 	switch {
 	case !whole: // the receiver's end has a record of its own
+	case !s.Attached(int(r.Zone)): // it has come with a network interface that the next snapshot has
+		return JudgedStands
 	case marked:
 		// Its receiver is the one that it was translated for, whatever would be chosen now.
 		dst := s.Admit(s.Attachments[r.Zone], r.Receiver)
@@ -168,7 +173,7 @@ func (r Room) Stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 // RouteFromSlot is RouteFrom for the attachment at a slot; one that is not there yet leads nowhere.
 func (d *Decision) RouteFromSlot(s *topology.Snapshot, from int, t *packet.Tuple) {
 	*d = Decision{Here: true}
-	if from >= len(s.Attachments) { // came later
+	if !s.Attached(from) {
 		return
 	}
 	if src := s.Admit(s.Attachments[from], t.Src); src != nil {
