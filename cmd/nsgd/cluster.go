@@ -280,9 +280,9 @@ func (m *member) join(d *daemon) error {
 	}
 	d.onStop(store.Close)
 	m.vni = store.VNI
-	var health func() []string
+	var health func(string) []string
 	if m.probes.Sends() {
-		health = m.probes.Answering
+		health = m.answering
 	}
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: m.underlayMTU,
@@ -338,6 +338,17 @@ func (m *member) healthChanged() {
 	if m != nil && m.agent != nil {
 		m.agent.Wake()
 	}
+}
+
+// answering are the probes that are answered, also those of a network interface that arrives; empty: none does.
+func (m *member) answering(arrives string) []string {
+	if arrives == "" {
+		return m.probes.Answering(nil)
+	}
+	return m.probes.Answering(func(p *topology.Probe) bool {
+		nic := p.Target.NetworkInterface
+		return nic != nil && cluster.NormalNIC(nic.ID) == arrives
+	})
 }
 
 // hear takes over what other hosts say of their backends.

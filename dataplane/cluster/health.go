@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -94,7 +96,7 @@ func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 		return
 	}
 	if wakes := a.wakes.Load(); wakes != a.healthWakes || a.healthText == "" { // nothing changes without a call of Wake
-		record, left := newHealthRecord(a.Health())
+		record, left := newHealthRecord(a.Health(""))
 		a.healthText, a.healthLeft, a.healthWakes = encode(record), left, wakes
 	}
 	if a.healthLeft > 0 {
@@ -110,6 +112,24 @@ func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 	}
 	a.healthAt = a.Clock()
 	a.write(ctx, epoch, "telling the health of backends", a.Store.keys.health(a.Host), text, &a.wroteHealth)
+}
+
+// takeHealth is tellHealth for a network interface that arrives: the others hear of its backends with the claim, so that none is
+// taken for down until this host has asked it.
+func (a *Agent) takeHealth(nic string, lease clientv3.LeaseID) (text string, put []clientv3.Op) {
+	if a.Health == nil {
+		return "", nil
+	}
+	record, _ := newHealthRecord(a.Health(nic))
+	text = encode(record)
+	return text, []clientv3.Op{clientv3.OpPut(a.Store.keys.health(a.Host), text, clientv3.WithLease(lease))}
+}
+
+// tookHealth notes what takeHealth has written.
+func (a *Agent) tookHealth(text string, epoch int64) {
+	if a.Health != nil {
+		a.healthText, a.healthAt, a.wroteHealth = "", a.Clock(), written{text, epoch}
+	}
 }
 
 // hearHealth passes on what other hosts tell of their backends.

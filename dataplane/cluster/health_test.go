@@ -14,7 +14,11 @@ type answering struct {
 	up []string
 }
 
-func (a *answering) list() []string { a.mu.Lock(); defer a.mu.Unlock(); return slices.Clone(a.up) }
+func (a *answering) list(string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.up)
+}
 
 func (a *answering) set(up ...string) { a.mu.Lock(); defer a.mu.Unlock(); a.up = up }
 
@@ -143,7 +147,7 @@ func TestAHealthRecordIsBounded(t *testing.T) {
 func TestHealthIsToldAgainOnceEtcdIsEmpty(t *testing.T) {
 	s := newServer(t)
 	store := s.open()
-	b := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "b", Health: func() []string { return []string{"p"} }}, "nic1")
+	b := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "b", Health: func(string) []string { return []string{"p"} }}, "nic1")
 	told := func() error {
 		v, err := store.View(t.Context())
 		if err == nil && (v.Hosts["b"] == nil || v.Health["b"] == nil || !v.Health["b"].has("p")) {
@@ -156,4 +160,49 @@ func TestHealthIsToldAgainOnceEtcdIsEmpty(t *testing.T) {
 	b.is("one", "nic1")
 	s.forget()
 	eventually(t, "it tells of it again", told)
+}
+
+// A backend that its old host has found up stays so for the others when its network interface moves.
+func TestABackendThatMovesIsNotTakenForDown(t *testing.T) {
+	at := func(own, moving string) func(string) []string { // the new host has not asked it yet
+		return func(arrives string) []string {
+			if arrives == "nic1" {
+				return []string{own, moving}
+			}
+			return []string{own}
+		}
+	}
+	m := newMovers(t, AgentOptions{Health: at("p", "p")}, AgentOptions{Health: at("q", "p")})
+	var mu sync.Mutex
+	var heard []string
+	c := newHostIn(t, m.server, t.TempDir(), AgentOptions{Host: "c", Lease: DefaultLease, Hear: func(h *Health) {
+		mu.Lock()
+		defer mu.Unlock()
+		up, host, _ := h.Of("nic1", "p")
+		if said := fmt.Sprint(host, " ", up); len(heard) == 0 || heard[len(heard)-1] != said {
+			heard = append(heard, said)
+		}
+	}})
+	c.is("one")
+	says := func(last string) {
+		t.Helper()
+		eventually(t, last, func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(heard) == 0 || heard[len(heard)-1] != last {
+				return fmt.Errorf("heard %q", heard)
+			}
+			return nil
+		})
+	}
+	says("a true")
+	if _, err := m.move("b"); err != nil {
+		t.Fatal(err)
+	}
+	says("b false") // the new host's own word, within a second
+	mu.Lock()
+	defer mu.Unlock()
+	if i := slices.Index(heard, "a true"); !slices.Equal(heard[i:], []string{"a true", "b true", "b false"}) {
+		t.Errorf("heard %q", heard)
+	}
 }

@@ -305,21 +305,28 @@ func (a *Agent) await(ctx context.Context, nic string, m *Move) (*line, error) {
 // seize makes the claim of the old host this one's, if nobody has written it since. The outcome is known when there is no
 // error, or the error is none of a request.
 func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (revision int64, err error) {
-	if _, now, _, _ := a.session.now(); now != epoch {
+	lease, now, _, _ := a.session.now()
+	if now != epoch {
 		return 0, errNoLease
 	}
 	k := a.Store.keys
 	conditions := []clientv3.Cmp{same(k.host(a.Host), epoch), same(k.host(m.From), m.FromEpoch), unchanged(k.claim(nic), m.Claim), same(k.move(nic), m.Revision)}
-	put := clientv3.OpPut(k.claim(nic), a.claimOf(epoch))
+	health, put := a.takeHealth(nic, lease)
+	put = append(put, clientv3.OpPut(k.claim(nic), a.claimOf(epoch)))
 	for end := a.Clock() + knowWait; ; {
-		revision, c, err := a.Store.swapClaim(ctx, nic, conditions, put)
+		revision, c, err := a.Store.swapClaim(ctx, nic, conditions, put...)
 		switch {
 		case err == nil && revision != 0:
+			a.tookHealth(health, epoch)
 			return revision, nil
 		case err == nil && c != nil && c.Host == a.Host && c.Epoch == epoch: // by a try whose answer was lost
+			a.tookHealth(health, epoch)
 			return c.Revision, nil
 		case err == nil:
 			return 0, errors.New("the claim has changed, or nobody asks for the move any more")
+		case isLeaseGone(err):
+			a.session.gone()
+			return 0, err
 		case ctx.Err() != nil || a.Clock() >= end:
 			return 0, err
 		}
@@ -328,11 +335,11 @@ func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (re
 }
 
 // swapClaim writes a claim under conditions. revision is 0 where they do not hold; then c is the claim, nil without one.
-func (s *Store) swapClaim(ctx context.Context, nic string, conditions []clientv3.Cmp, put clientv3.Op) (revision int64, c *Claim, err error) {
+func (s *Store) swapClaim(ctx context.Context, nic string, conditions []clientv3.Cmp, put ...clientv3.Op) (revision int64, c *Claim, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	key := s.keys.claim(nic)
-	r, err := s.client.Txn(ctx).If(conditions...).Then(put).Else(clientv3.OpGet(key)).Commit()
+	r, err := s.client.Txn(ctx).If(conditions...).Then(put...).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
 		return 0, nil, s.failed("moving "+nic, err)
 	}

@@ -77,7 +77,7 @@ func TestRolesSuffice(t *testing.T) {
 	s, ca := newSecureServer(t, "a", "b")
 	as := func(name string) *Store { s.files = filesOf(ca, name); return s.open() }
 	alice, store := as("alice"), as("a")
-	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Health: func() []string { return []string{"p"} }}, "nic1")
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Health: func(string) []string { return []string{"p"} }}, "nic1")
 	eventually(t, "a has nic1", func() error {
 		v, err := alice.View(t.Context())
 		if err == nil && v.Claims["nic1"].Host != "a" {

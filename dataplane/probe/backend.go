@@ -29,7 +29,8 @@ type backend struct {
 func (b *backend) resume(at *other) {
 	up, since, known := b.prober.options.Memory.Find(b.probe.Identity())
 	if at != nil {
-		up, since, known = at.told.Up, at.since, at.known && at.told.Host != "" && !at.told.Unprobed
+		since = at.since
+		up, known = at.answered()
 	}
 	if known {
 		b.state, b.since = state{asked: true, up: up}, since

@@ -110,14 +110,30 @@ func (o *other) health() Health {
 	return h
 }
 
-// Answering are the identities of this host's probes that are answered.
-func (p *Prober) Answering() (identities []string) {
+// Answering are the identities of this host's probes that are answered, and of those that come to it next and are answered at
+// another host; arrives, which may be nil, tells which come.
+func (p *Prober) Answering(arrives func(*topology.Probe) bool) (identities []string) {
 	for _, h := range p.Health() {
 		if h.Up && h.Probe.Here() {
 			identities = append(identities, h.Probe.Identity())
 		}
 	}
+	if arrives == nil {
+		return identities
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for identity, o := range p.others {
+		if up, known := o.answered(); up && known && arrives(o.probe) {
+			identities = append(identities, identity)
+		}
+	}
 	return identities
+}
+
+// answered tells what its host's own probes say of it, if they do.
+func (o *other) answered() (up, known bool) {
+	return o.told.Up, o.known && o.told.Host != "" && !o.told.Unprobed
 }
 
 // Sends reports that it sends probes.

@@ -58,15 +58,21 @@ func TestABackendOfAnotherHostIsAsThatHostSays(t *testing.T) {
 	if h := health(); !again.Up() || h.Reason != "" {
 		t.Errorf("up at its host: %v, %+v", again.Up(), h)
 	}
-	if n := r.Answering(); len(n) != 0 || asked.Load() != 0 {
+	if n := r.Answering(nil); len(n) != 0 || asked.Load() != 0 {
 		t.Errorf("this host answers for %q, and asked %d times", n, asked.Load())
+	}
+	if n := r.Answering(func(p *topology.Probe) bool { return p == again }); len(n) != 1 || n[0] != again.Identity() {
+		t.Errorf("once it comes this host answers for %q", n)
+	}
+	if n := r.Answering(func(*topology.Probe) bool { return false }); len(n) != 0 {
+		t.Errorf("another comes, and this host answers for %q", n)
 	}
 	// Its network interface comes to this host: it is up until it has failed.
 	here := probeOf(t, hostOf(t, server), topology.ProbeTCP)
 	here.Target = &topology.Endpoint{Attachment: 0, Subnet: subnetOfNobody}
 	r.Follow([]*topology.Probe{here})
-	if !here.Up() || len(r.Answering()) != 1 {
-		t.Errorf("at this host it is up: %v, answering %q", here.Up(), r.Answering())
+	if !here.Up() || len(r.Answering(nil)) != 1 {
+		t.Errorf("at this host it is up: %v, answering %q", here.Up(), r.Answering(nil))
 	}
 }
 
