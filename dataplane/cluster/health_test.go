@@ -88,7 +88,7 @@ func TestHealthIsToldOnceASecond(t *testing.T) {
 	store := s.open()
 	mustApply(t, store, applyOf(t, "one"))
 	var up answering
-	b := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "b", Health: up.list}, "nic1")
+	b := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "b", Health: up.list, Lease: DefaultLease}, "nic1")
 	b.is("one", "nic1")
 	versions := func() int64 {
 		r, err := store.client.Get(soon(t), store.keys.health("b"))

@@ -54,6 +54,11 @@ func newHost(t testing.TB, s *server, name string, nics ...string) *host {
 	return newHostIn(t, s, filepath.Join(t.TempDir(), name), AgentOptions{Host: name}, nics...)
 }
 
+// newLasting is newHost with a lease that a busy machine does not miss.
+func newLasting(t testing.TB, s *server, name string, nics ...string) *host {
+	return newHostIn(t, s, filepath.Join(t.TempDir(), name), AgentOptions{Host: name, Lease: DefaultLease}, nics...)
+}
+
 func newHostIn(t testing.TB, s *server, dir string, o AgentOptions, nics ...string) *host {
 	t.Helper()
 	cache, err := generation.OpenCache(dir, o.Key)
@@ -278,7 +283,7 @@ func (h *host) refuse(text string) { h.mu.Lock(); defer h.mu.Unlock(); h.cant = 
 
 func TestEveryHostCarriesWhatIsApplied(t *testing.T) {
 	s := newServer(t)
-	store, a, b := s.open(), newHost(t, s, "a", "nic1"), newHost(t, s, "b", "nic2")
+	store, a, b := s.open(), newLasting(t, s, "a", "nic1"), newLasting(t, s, "b", "nic2")
 	a.says("") // both run
 	eventually(t, "both are registered", func() error { return registered(store, 2) })
 	if got := mustApply(t, store, applyOf(t, "one")); got.Generation != 1 || !slices.Equal(got.Hosts, []string{"a", "b"}) {
@@ -289,7 +294,7 @@ func TestEveryHostCarriesWhatIsApplied(t *testing.T) {
 	if got := mustApply(t, store, applyOf(t, "one")); got.Generation != 1 || !got.Unchanged {
 		t.Errorf("the same again: %+v", got)
 	}
-	newHost(t, s, "c", "nic3").is("one", "nic3") // comes later
+	newLasting(t, s, "c", "nic3").is("one", "nic3") // comes later
 	if got := mustApply(t, store, applyOf(t, "two")); got.Generation != 2 || len(got.Hosts) != 3 {
 		t.Errorf("applied %+v", got)
 	}
@@ -319,7 +324,7 @@ func registered(store *Store, hosts int) error {
 
 func TestAHostThatRefusesKeepsWhatIsCurrent(t *testing.T) {
 	s := newServer(t)
-	store, a, b := s.open(), newHost(t, s, "a", "nic1"), newHost(t, s, "b", "nic2")
+	store, a, b := s.open(), newLasting(t, s, "a", "nic1"), newLasting(t, s, "b", "nic2")
 	b.refuse("bad")
 	eventually(t, "both are registered", func() error { return registered(store, 2) })
 	mustApply(t, store, applyOf(t, "one"))
@@ -343,7 +348,7 @@ func TestAHostThatRefusesKeepsWhatIsCurrent(t *testing.T) {
 
 func TestACanaryCarriesFirstAndGoesBack(t *testing.T) {
 	s := newServer(t)
-	store, a, b := s.open(), newHost(t, s, "a", "nic1"), newHost(t, s, "b", "nic2")
+	store, a, b := s.open(), newLasting(t, s, "a", "nic1"), newLasting(t, s, "b", "nic2")
 	eventually(t, "both are registered", func() error { return registered(store, 2) })
 	mustApply(t, store, applyOf(t, "one"))
 	o := applyOf(t, "two")

@@ -48,9 +48,9 @@ func TestANetworkInterfaceIsOnOneHost(t *testing.T) {
 func TestAProcessOfTheSameNameIsRefused(t *testing.T) {
 	s := newServer(t)
 	mustApply(t, s.open(), applyOf(t, "one"))
-	a := newHost(t, s, "a", "nic1")
+	a := newLasting(t, s, "a", "nic1")
 	a.is("one", "nic1")
-	other := newHostIn(t, s, filepath.Join(t.TempDir(), "other"), AgentOptions{Host: "a"}, "nic1")
+	other := newHostIn(t, s, filepath.Join(t.TempDir(), "other"), AgentOptions{Host: "a", Lease: DefaultLease}, "nic1")
 	other.says(`another process is host "a"`)
 	other.fenced()
 	a.is("one", "nic1")

@@ -16,7 +16,7 @@ import (
 // hosts.
 func TestHostsAreNotSentWhatOthersReport(t *testing.T) {
 	s := newServer(t)
-	store, a, b := s.open(), newHost(t, s, "a", "nic1"), newHost(t, s, "b", "nic2")
+	store, a, b := s.open(), newLasting(t, s, "a", "nic1"), newLasting(t, s, "b", "nic2")
 	eventually(t, "both are registered", func() error { return registered(store, 2) })
 	mustApply(t, store, applyOf(t, "one"))
 	a.is("one", "nic1")

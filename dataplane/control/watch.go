@@ -22,8 +22,9 @@ const (
 	// streamGrace is how long a client that does not read may take for the end of its stream
 	// when the daemon ends.
 	streamGrace = time.Second
-	// goodbye is how long a daemon may take to end a stream that was asked to end.
-	goodbye = 5 * time.Second
+	// goodbye is how long a daemon may say nothing of a stream that was asked to end, and goodbyes how long it may go on.
+	goodbye  = 5 * time.Second
+	goodbyes = time.Minute
 )
 
 // GET or POST /v1/trace answers with an inspect.Trace a line. Its query is an
@@ -175,9 +176,13 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, read
 	defer end.Close()
 	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	silent := time.AfterFunc(goodbyes, cancel)
+	silent.Stop() // until ctx ends
+	defer silent.Stop()
 	stop := context.AfterFunc(ctx, func() {
 		end.Close()
-		time.AfterFunc(goodbye, cancel)
+		silent.Reset(goodbye)
+		time.AfterFunc(goodbyes, cancel)
 	})
 	defer stop()
 	response, err := c.do(asked, http.MethodPost, path, query, body)
@@ -185,8 +190,24 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, read
 		return nil, err
 	}
 	defer response.Body.Close()
-	if err := read(response.Body); err != nil {
+	if err := read(&ending{response.Body, ctx, silent}); err != nil {
 		return nil, fmt.Errorf("control: %s: %w", path, err)
 	}
 	return response.Trailer, nil
+}
+
+// ending reads a stream, and gives the daemon more time for its end whenever something comes.
+type ending struct {
+	io.Reader
+	asked  context.Context // ends when the stream was asked to end
+	silent *time.Timer
+}
+
+// Read implements io.Reader.
+func (e *ending) Read(b []byte) (int, error) {
+	n, err := e.Reader.Read(b)
+	if e.asked.Err() != nil {
+		e.silent.Reset(goodbye)
+	}
+	return n, err
 }

@@ -37,6 +37,7 @@ func TestTheInternetAtTwoHosts(t *testing.T) {
 	s.start(t, dir)
 	serveNamed(t, client, 80)
 	serveNamed(t, second, 80)
+	before := s.scrape(t).drops("no_route") // guests' kernels may have sent before the hosts knew of each other
 	for range 5 {
 		conn, seen := mustAsk(t, gatewayVM, client, 80) // at one
 		mustSee(t, conn, seen, second, "203.0.113.10:80", gatewayIP)
@@ -57,7 +58,7 @@ func TestTheInternetAtTwoHosts(t *testing.T) {
 			t.Errorf("from %s the backends got %v", from.Name, count)
 		}
 	}
-	if s.scrape(t).drops("no_route") != 0 {
+	if s.scrape(t).drops("no_route") != before {
 		t.Errorf("dropped: %v", status(t).Dropped)
 	}
 }

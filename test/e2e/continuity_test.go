@@ -191,6 +191,7 @@ func TestAStandbyGoesOn(t *testing.T) {
 	}
 	nsgctl(t, "upgrade")
 	mustEcho(t, conn)
+	eventually(t, "the old process has ended", func() bool { return !slices.Contains(d.children(), carries) })
 }
 
 // isPrepared reports that a standby has said so: what it has sent waits until its keeper needs it.
@@ -371,7 +372,7 @@ func TestAnUpgradeToAnotherLayoutKeepsEveryFlow(t *testing.T) {
 	before := scrape(t)
 	for _, step := range []struct{ program, version string }{{next, "next"}, {program("nsgd"), "e2e"}} { // and back
 		replaceProgram(t, step.program, path)
-		nsgctl(t, "upgrade")
+		d.upgrade()
 		for _, conn := range conns {
 			mustEcho(t, conn)
 		}

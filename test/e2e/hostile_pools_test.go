@@ -13,7 +13,9 @@ import (
 // One VM takes all ports of its NAT gateway that it can get, and asks for 5,000 more a second. Two
 // bystanders lose nothing.
 func TestHostile03FullPoolsOfPorts(t *testing.T) {
-	startTranslation(t)
+	dir := translationLab(t)
+	editDocument(t, dir, "app-gateway", func(properties map[string]any) { properties["idleTimeoutInMinutes"] = 120 }) // they all live until the end
+	startIn(t, dir)
 	// The receiver's kernel would answer each datagram.
 	if err := tun.Do(client.Namespace, func() error { return mute("prerouting") }); err != nil {
 		t.Fatal(err)

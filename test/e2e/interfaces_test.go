@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,8 +105,22 @@ func startInterfaces(t *testing.T, dir string) *daemon {
 	return d
 }
 
-// listings are what a user sees of the host's network.
-func listings(t *testing.T) string {
+// listings are what a user sees of the host's network, once the kernel has made up its mind: addresses are of use and cables
+// carry a little later than they are there.
+func listings(t *testing.T) (at string) {
+	t.Helper()
+	eventually(t, "the host's network is at rest", func() bool {
+		before := at
+		at = listed(t)
+		return at == before && !strings.Contains(at, " tentative") && !strings.Contains(at, "LOWERLAYERDOWN") && !uncarried.MatchString(at)
+	})
+	return at
+}
+
+// uncarried is an end of a cable that does not carry yet.
+var uncarried = regexp.MustCompile(`@\S+: <NO-CARRIER`)
+
+func listed(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for _, c := range []string{

@@ -197,7 +197,8 @@ func TestPrometheusAnswersWithTheDaemonsCounters(t *testing.T) {
 	receive(t, to, sent)
 	send(t, bindUDP(t, internet, 0), address(bindUDP(t, vm3, 0)), denied, 64)
 	c := since(t, before, func(c counts) bool {
-		return c.rule(deniedIn(nsg2)).hits >= denied && c.after.drops("rule_deny") >= denied && c.rule(allowedIn(nsg2)).hits >= connections
+		return c.rule(deniedIn(nsg2)).hits >= denied && c.after.drops("rule_deny") >= denied && c.rule(allowedIn(nsg2)).hits >= connections &&
+			c.rule(decided{nsg2, "Outbound", "AllowVnetOutBound", "Allow"}).hits >= 1
 	})
 
 	for _, metric := range []string{"nsgd_rule_hits_total", "nsgd_rule_packets_total", "nsgd_rule_bytes_total", "nsgd_drops_total"} {
