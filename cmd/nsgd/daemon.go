@@ -155,6 +155,7 @@ func (d *daemon) makeEngine(all *loaded) (err error) {
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}
+	d.probes = d.prober() // packets may flow from here on, and backends that are down get none
 	d.fence()
 	if keep := c.History.keep(); keep > 0 {
 		if d.history, err = history.New(history.Options{Engine: d.engine, Keep: keep}); err != nil {
@@ -259,7 +260,6 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.servePlatform(ctx); err != nil {
 		return err
 	}
-	d.probes = d.prober()
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	var beyond func(*policy.Set) []topology.Spec
 	if d.member != nil {
@@ -306,8 +306,9 @@ func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
 	sends := slices.ContainsFunc(d.engine.Snapshot().Attachments, func(a *topology.Attachment) bool { return a.Kind == topology.Platform })
-	if sends || d.member != nil {
-		o := probe.Options{Faults: d.engine.Faults(), Shared: d.member != nil, Changed: d.member.healthChanged, Log: d.log}
+	shared := d.config.Cluster != nil
+	if sends || shared {
+		o := probe.Options{Faults: d.engine.Faults(), Shared: shared, Changed: func() { d.member.healthChanged() }, Log: d.log}
 		if sends {
 			o.Socket = d.privileged.Probe
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -224,16 +225,35 @@ func isPrepared(t *testing.T, pid int) bool {
 	return false
 }
 
-// TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process.
+// TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process, and that
+// one that is down gets no connection meanwhile.
 func TestBackendsOutliveTheProcess(t *testing.T) {
 	d := startKeptIn(t, translationLab(t))
 	serveNamed(t, web1, 8080)
 	d.expectErrors = true // of keep, which tells that nsgd ended
 	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": false})
 	before := status(t).Backends
-	serveNamed(t, web2, 8080)
 	for _, how := range []func(){func() { d.succeed(syscall.SIGKILL) }, d.upgrade} {
+		end := make(chan struct{})
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			for {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				conn, err := connect(client, at(shopIP), 80, patience)
+				if err != nil { // web2 refuses it
+					t.Errorf("a connection to the load balancer: %v", err)
+					return
+				}
+				conn.Close()
+			}
+		})
 		how()
+		close(end)
+		asking.Wait()
 		after := status(t).Backends
 		for i := range before {
 			if before[i].NetworkInterface == "web1-nic" && (after[i].Up != before[i].Up || !after[i].Since.Equal(before[i].Since)) {
@@ -241,6 +261,7 @@ func TestBackendsOutliveTheProcess(t *testing.T) {
 			}
 		}
 	}
+	serveNamed(t, web2, 8080)
 	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": true})
 }
 
