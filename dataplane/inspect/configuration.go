@@ -225,6 +225,7 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 		s.log.Error("attachments changed, and something is left over", "error", err)
 		reloaded.Left = err.Error()
 	}
+	s.askBackends()
 	return reloaded, nil
 }
 

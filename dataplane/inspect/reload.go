@@ -207,15 +207,19 @@ func (s *Service) swap(files *PolicyFiles, set *policy.Set) (*Reloaded, error) {
 	if err := engine.Swap(next, s.makeWay); err != nil {
 		return nil, err
 	}
+	s.askBackends()
 	return s.loaded(files, set, before, next), nil
 }
 
-// loaded notes that a policy is in force that was read from files; nil: it is the one from before. New backends are asked
-// from here on. loading is held.
-func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topology.Snapshot) *Reloaded {
+// askBackends has new backends asked, now that all that leads to them is there.
+func (s *Service) askBackends() {
 	if s.options.Probes != nil {
 		s.options.Probes.Begin()
 	}
+}
+
+// loaded notes that a policy is in force that was read from files; nil: it is the one from before. loading is held.
+func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topology.Snapshot) *Reloaded {
 	reloaded := &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}
 	if files == nil {
 		return reloaded
