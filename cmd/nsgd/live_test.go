@@ -309,6 +309,9 @@ func TestAttachmentsOfScriptsLastUntilTheNextReloadOrAreKept(t *testing.T) {
 				if r.attached() != s.want {
 					t.Errorf("step %d: attached\n%s\nwant\n%s", i, r.attached(), s.want)
 				}
+				if known, now := r.service.Generations()[0], r.service.Snapshot().Generation; known != now {
+					t.Errorf("step %d: generation %d decides, and %d can be compared", i, now, known)
+				}
 			}
 		})
 	}

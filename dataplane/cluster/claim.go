@@ -106,6 +106,7 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 		a.session.registered(lease, h.Epoch)
 		return h.Epoch
 	case h != nil:
+		a.session.close()
 		a.session.registered(lease, 0)
 		a.fault(fmt.Errorf("another process is host %q, at %v with nsgd %s: cluster.host must differ; or it is the last process here, whose lease ends within %d s", a.Host, h.Underlay, h.Version, h.Lease))
 		return 0

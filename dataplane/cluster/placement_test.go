@@ -130,6 +130,17 @@ func TestAHostIsAlwaysInItsOwnPlacement(t *testing.T) {
 	}
 }
 
+// Its name was taken while its lease lives: what the lease allows already stays, and no more is added.
+func TestWhoseNameIsTakenCarriesNoLonger(t *testing.T) {
+	a := &Agent{AgentOptions: AgentOptions{Host: "h1"}, session: &session{lease: 5, epoch: 3, open: true}}
+	view := newView("/nsgd/")
+	view.Revision = 10
+	view.put(&mvccpb.KeyValue{Key: []byte(view.keys.host("h1")), CreateRevision: 9, Lease: 7, Value: []byte(`{"underlay":"192.0.2.1","port":4790}`)})
+	if epoch := a.register(t.Context(), view); epoch != 0 || a.session.open || a.session.lease != 5 {
+		t.Errorf("epoch %d, open %v, lease %d", epoch, a.session.open, a.session.lease)
+	}
+}
+
 // wants is a daemon that is to have network interfaces, and is asked nothing else.
 type wants struct {
 	Daemon

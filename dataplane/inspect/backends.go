@@ -36,7 +36,7 @@ type Backend struct {
 // backends lists the backends that load balancers probe, in the topology's order. why says why
 // no probe is sent; it is empty when probes are sent, and when there is no backend.
 func (s *Service) backends(snapshot *topology.Snapshot) (list []Backend, why string) {
-	known := map[*topology.Probe]probe.Health{}
+	known := map[string]probe.Health{}
 	if s.options.Probes == nil {
 		why = unprobed
 	} else {
@@ -44,12 +44,12 @@ func (s *Service) backends(snapshot *topology.Snapshot) (list []Backend, why str
 			why = unprobedHere
 		}
 		for _, h := range s.options.Probes.Health() {
-			known[h.Probe] = h
+			known[h.Probe.Identity()] = h
 		}
 	}
 	for _, p := range snapshot.Probes() {
 		b := describeBackend(p)
-		h, asked := known[p]
+		h, asked := known[p.Identity()]
 		switch {
 		case asked:
 			b.Since, b.Reason, b.Host = &h.Since, h.Reason, h.Host

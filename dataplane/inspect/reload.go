@@ -221,6 +221,9 @@ func (s *Service) askBackends() {
 // loaded notes that a policy is in force that was read from files; nil: it is the one from before. loading is held.
 func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topology.Snapshot) *Reloaded {
 	reloaded := &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}
+	s.mu.Lock()
+	s.earlier.follow(next, s.options.Earlier)
+	s.mu.Unlock()
 	if files == nil {
 		return reloaded
 	}

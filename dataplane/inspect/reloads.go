@@ -34,7 +34,6 @@ type ReloadEntry struct {
 
 // note remembers a reload. mu is held.
 func (s *Service) note(b *booking, err error) {
-	s.earlier.follow(s.Snapshot(), s.options.Earlier)
 	entry := ReloadEntry{ID: b.id, Cause: b.cause, Began: b.begun, Milliseconds: s.reloads.LastMilliseconds, Generation: s.Snapshot().Generation}
 	if err != nil {
 		entry.Error = err.Error()

@@ -22,6 +22,7 @@ type backend struct {
 	state  state
 	since  time.Time
 	reason error
+	due    bool // it is to be asked as it is now, and not at the next interval
 }
 
 // resume goes on where an earlier process has ended, or another host; nil: none has. A backend that nobody has asked is
@@ -48,16 +49,24 @@ func (b *backend) remember() {
 // follow takes over a later snapshot's probe.
 func (b *backend) follow(t *topology.Probe) {
 	b.mu.Lock()
-	other := t.Path != b.probe.Path || t.Interval != b.probe.Interval
+	b.due = b.due || t.Path != b.probe.Path || t.Interval != b.probe.Interval
 	b.probe = t
 	t.Set(b.state.up)
 	b.remember()
 	b.mu.Unlock()
-	if other {
-		select {
-		case b.changed <- struct{}{}:
-		default:
-		}
+}
+
+// again has it asked now if that is due.
+func (b *backend) again() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.due {
+		return
+	}
+	b.due = false
+	select {
+	case b.changed <- struct{}{}:
+	default:
 	}
 }
 

@@ -161,6 +161,7 @@ func (r *rig) askAgain(p *topology.Probe, number int) *topology.Probe {
 	next.Path = fmt.Sprintf("/health?deep=%d", number+2)
 	next.Set(p.Up())
 	r.Follow([]*topology.Probe{next})
+	r.Begin()
 	return next
 }
 
@@ -323,6 +324,7 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 	third := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
 	third.Path, third.Interval = "/nothing", time.Hour
 	r.Follow([]*topology.Probe{third})
+	r.Begin()
 	eventually(t, "another path is asked for at once", func() bool { return !third.Up() })
 
 	added := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
