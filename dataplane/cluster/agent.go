@@ -51,8 +51,8 @@ type AgentOptions struct {
 	Gateways func() map[string][]netip.Prefix
 	// InternetHosts are the others that it believes when they say they have the internet; empty: all are believed.
 	InternetHosts []string
-	// Health are the identities of this host's probes that are answered, and those of a network interface that arrives of
-	// which its old host says so; arrives is empty where none does. Nil: it sends none. Wake tells that they changed.
+	// Health are the identities of this host's probes that are answered; nil: it sends none. Wake tells that they changed. With a
+	// network interface that arrives, those that its old host says are answered are among them.
 	Health func(arrives string) []string
 	// Hear is told what other hosts say of their backends, when that changes; nil: nobody is.
 	Hear func(*Health)

@@ -88,8 +88,8 @@ func (v *View) health(p *Placement, last *Health) *Health {
 	return h
 }
 
-// tellHealth tells the others which backends answer this host's probes. New claims come later, so that nobody takes
-// a backend for up that has not been asked.
+// tellHealth tells the others which backends answer this host's probes. New claims come later, so that nobody takes a backend
+// for up that has not been asked. takeHealth is for those that another host has asked.
 func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 	a.healthDue = 0
 	if epoch == 0 || a.Health == nil {
@@ -114,8 +114,8 @@ func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 	a.write(ctx, epoch, "telling the health of backends", a.Store.keys.health(a.Host), text, &a.wroteHealth)
 }
 
-// takeHealth is tellHealth for a network interface that arrives: the others hear of its backends with the claim, so that none is
-// taken for down until this host has asked it.
+// takeHealth is tellHealth for a network interface that arrives: the others hear of its backends with the claim. So none counts
+// as down that its old host has found up.
 func (a *Agent) takeHealth(nic string, lease clientv3.LeaseID) (text string, put []clientv3.Op) {
 	if a.Health == nil {
 		return "", nil

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -164,15 +165,16 @@ func TestHealthIsToldAgainOnceEtcdIsEmpty(t *testing.T) {
 
 // A backend that its old host has found up stays so for the others when its network interface moves.
 func TestABackendThatMovesIsNotTakenForDown(t *testing.T) {
-	at := func(own, moving string) func(string) []string { // the new host has not asked it yet
-		return func(arrives string) []string {
-			if arrives == "nic1" {
-				return []string{own, moving}
-			}
-			return []string{own}
+	var here, refused atomic.Bool // the new host takes over what the old one has found, until its own probe is refused
+	m := newMovers(t, AgentOptions{Health: func(string) []string { return []string{"p"} }}, AgentOptions{Health: func(arrives string) []string {
+		if arrives == "nic1" {
+			here.Store(true)
 		}
-	}
-	m := newMovers(t, AgentOptions{Health: at("p", "p")}, AgentOptions{Health: at("q", "p")})
+		if here.Load() && !refused.Load() {
+			return []string{"p", "q"}
+		}
+		return []string{"q"}
+	}})
 	var mu sync.Mutex
 	var heard []string
 	c := newHostIn(t, m.server, t.TempDir(), AgentOptions{Host: "c", Lease: DefaultLease, Hear: func(h *Health) {
@@ -199,7 +201,10 @@ func TestABackendThatMovesIsNotTakenForDown(t *testing.T) {
 	if _, err := m.move("b"); err != nil {
 		t.Fatal(err)
 	}
-	says("b false") // the new host's own word, within a second
+	says("b true")
+	refused.Store(true)
+	m.b.agent.Wake()
+	says("b false")
 	mu.Lock()
 	defer mu.Unlock()
 	if i := slices.Index(heard, "a true"); !slices.Equal(heard[i:], []string{"a true", "b true", "b false"}) {

@@ -312,6 +312,7 @@ func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (re
 	k := a.Store.keys
 	conditions := []clientv3.Cmp{same(k.host(a.Host), epoch), same(k.host(m.From), m.FromEpoch), unchanged(k.claim(nic), m.Claim), same(k.move(nic), m.Revision)}
 	health, put := a.takeHealth(nic, lease)
+	a.tookHealth("", 0) // unless it is known what is there
 	put = append(put, clientv3.OpPut(k.claim(nic), a.claimOf(epoch)))
 	for end := a.Clock() + knowWait; ; {
 		revision, c, err := a.Store.swapClaim(ctx, nic, conditions, put...)
@@ -324,10 +325,7 @@ func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (re
 			return c.Revision, nil
 		case err == nil:
 			return 0, errors.New("the claim has changed, or nobody asks for the move any more")
-		case isLeaseGone(err):
-			a.session.gone()
-			return 0, err
-		case ctx.Err() != nil || a.Clock() >= end:
+		case ctx.Err() != nil || a.Clock() >= end || isDenied(err):
 			return 0, err
 		}
 		time.Sleep(firstWait)

@@ -104,9 +104,11 @@ func (a *Agent) write(ctx context.Context, epoch int64, what, key, text string, 
 	if isLeaseGone(err) {
 		a.session.gone()
 	}
-	if err != nil {
+	switch {
+	case err != nil: // it may be there all the same
+		*last = written{}
 		a.fault(err)
-	} else if r.Succeeded {
+	case r.Succeeded:
 		*last = next
 	}
 }

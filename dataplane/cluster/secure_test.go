@@ -86,7 +86,7 @@ func TestRolesSuffice(t *testing.T) {
 		return err
 	})
 	as("b")
-	b := newHostIn(t, s, filepath.Join(t.TempDir(), "b"), AgentOptions{Host: "b"}, "nic1", "nic2")
+	b := newHostIn(t, s, filepath.Join(t.TempDir(), "b"), AgentOptions{Host: "b", Health: func(string) []string { return []string{"q"} }}, "nic1", "nic2")
 	eventually(t, "both are registered", func() error { return registered(alice, 2) })
 	mustApply(t, alice, applyOf(t, "one"))
 	a.is("one", "nic1")
@@ -97,8 +97,8 @@ func TestRolesSuffice(t *testing.T) {
 	}
 	a.is("one")
 	b.is("one", "nic1", "nic2")
-	if v, err := alice.View(t.Context()); err != nil || !v.Health["a"].has("p") {
-		t.Errorf("a tells no health: %v, %v", v.Health, err)
+	if v, err := alice.View(t.Context()); err != nil || !v.Health["a"].has("p") || !v.Health["b"].has("q") {
+		t.Errorf("hosts tell no health: %v, %v", v.Health, err)
 	}
 	if n, err := store.VNI(t.Context(), "group"); err != nil || n == 0 {
 		t.Errorf("a's VNI: %d, %v", n, err)

@@ -182,5 +182,8 @@ func other(key string, created int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(key), "!=", created)
 }
 
+// isDenied reports that etcd's roles don't allow what was asked.
+func isDenied(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) }
+
 // isLeaseGone reports that a lease has ended.
 func isLeaseGone(err error) bool { return errors.Is(err, rpctypes.ErrLeaseNotFound) }

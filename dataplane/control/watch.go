@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -22,7 +23,7 @@ const (
 	// streamGrace is how long a client that does not read may take for the end of its stream
 	// when the daemon ends.
 	streamGrace = time.Second
-	// goodbye is how long a daemon may say nothing of a stream that was asked to end, and goodbyes how long it may go on.
+	// goodbye is how long a daemon may say nothing of a stream that was asked to end. It may go on for goodbyes.
 	goodbye  = 5 * time.Second
 	goodbyes = time.Minute
 )
@@ -176,13 +177,11 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, read
 	defer end.Close()
 	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	silent := time.AfterFunc(goodbyes, cancel)
-	silent.Stop() // until ctx ends
-	defer silent.Stop()
+	e := newEnding(cancel)
+	defer e.close()
 	stop := context.AfterFunc(ctx, func() {
 		end.Close()
-		silent.Reset(goodbye)
-		time.AfterFunc(goodbyes, cancel)
+		e.ask()
 	})
 	defer stop()
 	response, err := c.do(asked, http.MethodPost, path, query, body)
@@ -190,24 +189,62 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, read
 		return nil, err
 	}
 	defer response.Body.Close()
-	if err := read(&ending{response.Body, ctx, silent}); err != nil {
+	e.from = response.Body
+	if err := read(e); err != nil {
 		return nil, fmt.Errorf("control: %s: %w", path, err)
 	}
 	return response.Trailer, nil
 }
 
-// ending reads a stream, and gives the daemon more time for its end whenever something comes.
+// ending reads a stream, and gives it up where its end was asked for and the daemon says nothing more. Whoever reads may
+// take their time.
 type ending struct {
-	io.Reader
-	asked  context.Context // ends when the stream was asked to end
-	silent *time.Timer
+	from   io.Reader
+	silent *time.Timer // runs while the daemon is waited for
+	all    *time.Timer // runs once the end was asked for
+
+	mu             sync.Mutex
+	waiting, asked bool // guarded by mu
+}
+
+// newEnding waits for a daemon's answer. cancel gives it up.
+func newEnding(cancel func()) *ending {
+	e := &ending{silent: time.AfterFunc(goodbyes, cancel), all: time.AfterFunc(goodbyes, cancel), waiting: true}
+	e.close()
+	return e
+}
+
+// close stops the timers.
+func (e *ending) close() {
+	e.silent.Stop()
+	e.all.Stop()
+}
+
+// ask notes that the daemon was asked for the end.
+func (e *ending) ask() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.asked = true
+	e.all.Reset(goodbyes)
+	if e.waiting {
+		e.silent.Reset(goodbye)
+	}
+}
+
+// waits notes whether the daemon is waited for.
+func (e *ending) waits(waiting bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting = waiting; !waiting {
+		e.silent.Stop()
+	} else if e.asked {
+		e.silent.Reset(goodbye)
+	}
 }
 
 // Read implements io.Reader.
 func (e *ending) Read(b []byte) (int, error) {
-	n, err := e.Reader.Read(b)
-	if e.asked.Err() != nil {
-		e.silent.Reset(goodbye)
-	}
-	return n, err
+	e.waits(true)
+	defer e.waits(false)
+	return e.from.Read(b)
 }

@@ -20,7 +20,8 @@ type earlier struct {
 
 // follow keeps what was in force before now, at most so many policies and maxEarlierRules of them.
 func (e *earlier) follow(now *topology.Snapshot, most int) {
-	if now == e.last {
+	if now.Policy == e.last.Policy { // attachments alone are others
+		e.last = now
 		return
 	}
 	if e.kept = append(e.kept, e.last); len(e.kept) > most {

@@ -110,8 +110,8 @@ func (o *other) health() Health {
 	return h
 }
 
-// Answering are the identities of this host's probes that are answered, and of those that come to it next and are answered at
-// another host; arrives, which may be nil, tells which come.
+// Answering are the identities of this host's probes that are answered. Those that arrive are among them, as their host
+// says of them; nil: none does.
 func (p *Prober) Answering(arrives func(*topology.Probe) bool) (identities []string) {
 	for _, h := range p.Health() {
 		if h.Up && h.Probe.Here() {

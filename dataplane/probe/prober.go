@@ -119,8 +119,8 @@ func (p *Prober) Run(ctx context.Context) {
 }
 
 // Follow makes these the probes that are sent. Probes that stay keep their state, and those that an earlier process has
-// sent go on with theirs. A new backend is down until it has answered, as in Azure. Begin asks it, and those that are to be
-// asked otherwise: while an earlier snapshot decides, no packet may reach them.
+// sent go on with theirs. A new backend is down until it has answered, as in Azure. Begin asks it, and those whose path
+// or interval is new: no probe may come before its snapshot decides.
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,7 +158,7 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 	p.options.Changed()
 }
 
-// Begin asks the backends that are new since the last time, or are to be asked otherwise, while Run runs.
+// Begin asks the backends that Follow has changed since the last time, while Run runs.
 func (p *Prober) Begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -56,6 +56,9 @@ func (r Room) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topol
 // ExitBeyond is the attachment by which a packet for an address leaves to a far zone; ok is false if none does.
 func (r Room) ExitBeyond(s *topology.Snapshot, zone uint16, dst packet.Addr) (to int, ok bool) {
 	index, _ := r.Attachment(zone)
+	if !s.Attached(index) {
+		return 0, false
+	}
 	a := s.Attachments[index]
 	if a.Outlet() {
 		return index, true
@@ -89,6 +92,7 @@ const (
 	JudgedDenied
 	JudgedElsewhere // its packets would go elsewhere
 	JudgedLost      // nobody has its receiver's address
+	JudgedLater     // nothing is attached yet where its packets go: the next policy judges it
 )
 
 // Again decides what becomes of a live flow that an older policy than s has judged, by a packet that src sends in
@@ -99,8 +103,8 @@ func (d *Decision) Again(s *topology.Snapshot, room Room, from *topology.Attachm
 	marked := r.Marks&(conntrack.Translated|conntrack.Floating) != 0
 	switch {
 	case !whole: // the receiver's end has a record of its own
-	case !s.Attached(int(r.Zone)): // it has come with a network interface that the next snapshot has
-		return JudgedStands
+	case !s.Attached(int(r.Zone)):
+		return JudgedLater
 	case marked:
 		// Its receiver is the one that it was translated for, whatever would be chosen now.
 		dst := s.Admit(s.Attachments[r.Zone], r.Receiver)
