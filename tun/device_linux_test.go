@@ -54,7 +54,7 @@ func TestOpenConfiguresAndCloseLeavesNothing(t *testing.T) {
 				if got := devices(t, name); !slices.Equal(got, []string{"lo"}) {
 					t.Errorf("left: %v", got)
 				}
-				if after := openFiles(t); after != before {
+				if after := openFiles(t); after > before { // fewer: what an earlier test has left is closed now
 					t.Errorf("%d files open, %d before", after, before)
 				}
 				checkClosed(t, d)
